@@ -1,0 +1,62 @@
+"""Ids: random enough not to be guessed, checked by pattern before they touch a key or a path."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+from datetime import datetime
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_RANDOM_LENGTH = 20  # 20 base-36 characters: 103 random bits
+_JOB_ID = re.compile(r"job_[0-9]{13}_[0-9a-z]{16,26}")
+_RUN_ID = re.compile(r"run_[0-9a-v]{26}")
+
+
+def random_text(length: int = _RANDOM_LENGTH) -> str:
+    """`length` random characters of 0–9 and a–z."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def new_job_id(created_at: datetime) -> str:
+    """``job_<epoch milliseconds>_<20 random characters>``: sorts by creation, cannot be guessed."""
+    return f"job_{int(created_at.timestamp() * 1000):013d}_{random_text()}"
+
+
+def is_job_id(text: str) -> bool:
+    """
+    >>> is_job_id("job_1764547200000_0123456789abcdefghij")
+    True
+    >>> is_job_id("job_1764547200000_0123456789abcdefghij\\n") or is_job_id("../job")
+    False
+    """
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def run_id(key: str) -> str:
+    """The run's id, made from its key: the same key is the same run, in any process, for ever.
+
+    128 bits of BLAKE2b in base 32; unguessable because every key holds a job id or a random part.
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return "run_" + base64.b32hexencode(digest).decode().rstrip("=").lower()
+
+
+def is_run_id(text: str) -> bool:
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def new_token() -> str:
+    """A bearer token: 192 random bits behind a prefix that secret scanners can find."""
+    return "cct_" + secrets.token_urlsafe(24)
+
+
+def token_hash(token: str) -> str:
+    """What is kept of a token: SHA-256, hex. Tokens are random, so no salt and no slow hash is needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def stable_fraction(text: str) -> float:
+    """A number in [0, 1) that depends on `text` alone: the same after a restart and on any machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
