@@ -1,0 +1,1 @@
+"""Each carries notices to one kind of place."""

@@ -1,0 +1,191 @@
+"""One SQL database, one writer with group commit: many callers share the cost of making a commit durable.
+
+Writes are functions that get the writer's connection. They run one after another in a thread of their
+own; all that queued up while the disk was busy share one transaction, and each caller is answered only
+after that commit. SQLite has one writer anyway, so nothing is lost by it, and a commit with
+``synchronous=FULL`` costs a flush of the disk that a hundred callers may as well share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool
+
+from carapace_cron.errors import CarapaceError, Unavailable
+
+T = TypeVar("T")
+
+MAX_BATCH = 512  # writes a transaction: bounds how long the first of them waits for the last
+READERS = 2
+BUSY_TIMEOUT_MS = 10_000  # another process (a backup, an inspection) may hold the file for a moment
+
+
+@dataclass(slots=True)
+class _Write:
+    work: Callable[[sa.Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Database:
+    """A SQLite file (or ``:memory:``-like file in a temporary folder) behind SQLAlchemy Core.
+
+    `write` answers after the commit is on the disk. `read` sees all that was committed when it began and
+    never waits for a writer. Both raise `Unavailable` when the database cannot be used.
+    """
+
+    def __init__(self, path: Path, migrate: Callable[[sa.Connection], None]) -> None:
+        """`migrate` brings the schema up to date, inside a transaction; it runs once, at `open`."""
+        self.path = path
+        self._migrate_schema = migrate
+        self._engine = sa.create_engine(
+            f"sqlite+pysqlite:///{path}",
+            poolclass=QueuePool,
+            pool_size=READERS + 1,
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
+        self._writer: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Bring the schema to the newest version and start the writer. Raises `Unavailable`."""
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._migrate)
+        self._writer = threading.Thread(target=self._write_loop, name="database-write", daemon=True)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, then let go of the file. Safe to call twice."""
+        if self._writer is not None:
+            self._writes.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
+            self._writer = None
+        self._readers.shutdown(wait=True)
+        self._engine.dispose()
+
+    async def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction; its result once that is durable, or what it raised (nothing kept).
+
+        `work` may be run twice (when a neighbour in its batch failed), so it changes only the database.
+        """
+        if self._writer is None:
+            raise Unavailable("the database is closed")
+        loop = asyncio.get_running_loop()
+        write = _Write(work, loop, loop.create_future())
+        self._writes.put(write)
+        result: T = await write.done
+        return result
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` on a read connection in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        with _translated(), self._engine.connect() as connection:
+            return work(connection)
+
+    def _migrate(self) -> None:
+        with _translated(), self._engine.connect() as connection:
+            writer = connection.execution_options(carapace_writer=True)
+            with writer.begin():
+                self._migrate_schema(writer)
+
+    def _write_loop(self) -> None:
+        with self._engine.connect().execution_options(carapace_writer=True) as connection:
+            while (first := self._writes.get()) is not None:
+                batch, closing = self._batch_from(first)
+                self._commit(connection, batch)
+                _answer(batch)
+                if closing:
+                    return
+
+    def _batch_from(self, first: _Write) -> tuple[list[_Write], bool]:
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                write = self._writes.get_nowait()
+            except queue.Empty:
+                break
+            if write is None:
+                return batch, True
+            batch.append(write)
+        return batch, False
+
+    def _commit(self, connection: sa.Connection, batch: list[_Write]) -> None:
+        """All in one transaction; if one fails, each by itself, so that it fails alone."""
+        try:
+            with _translated(), connection.begin():
+                for write in batch:
+                    write.result = write.work(connection)
+        except Exception as error:  # noqa: BLE001  # whatever the caller's work raised is the caller's answer
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            for write in batch:
+                self._commit(connection, [write])
+
+
+def _answer(batch: list[_Write]) -> None:
+    """One wake-up of the loop for the whole batch; a caller that went away needs no answer."""
+
+    def resolve() -> None:
+        for write in batch:
+            if write.done.cancelled():
+                continue
+            if write.error is not None:
+                write.done.set_exception(write.error)
+            else:
+                write.done.set_result(write.result)
+
+    # A loop that is closed has nobody left to tell; what was written stays written.
+    with contextlib.suppress(RuntimeError):
+        batch[0].loop.call_soon_threadsafe(resolve)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except CarapaceError:
+        raise
+    except (sa.exc.OperationalError, sa.exc.DatabaseError, sqlite3.Error) as error:
+        if isinstance(error, sa.exc.IntegrityError):
+            raise
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        raise Unavailable(f"the database cannot be used: {cause}") from error
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an acknowledged call survives a power cut, not only a crash
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "foreign_keys=ON",
+        "cache_size=-16384",  # 16 MiB
+        "temp_store=MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    # The driver's own BEGIN is off (isolation_level=None). A writer takes the lock at once, because a
+    # transaction that reads first and is upgraded later fails with "database is locked" without waiting.
+    writer = connection.get_execution_options().get("carapace_writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")

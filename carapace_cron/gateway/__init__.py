@@ -1,0 +1,1 @@
+"""The reference host. It knows nothing of cron."""

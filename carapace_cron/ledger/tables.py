@@ -1,0 +1,165 @@
+"""The schema, once, for SQLite and PostgreSQL. A change here comes with a migration beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class InstantColumn(sa.TypeDecorator[datetime]):
+    """An aware UTC datetime, kept as whole microseconds since 1970: exact, sortable, the same everywhere."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+def to_micros(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+objects = sa.Table(  # the embedded object store: what a bucket holds on S3
+    "objects",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("etag", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("modified_at", InstantColumn, nullable=False),
+)
+
+facts = sa.Table(  # single values of this ledger: its own id, the version of the zone data
+    "facts",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+definitions = sa.Table(  # a job as it was when a run of it came due; a run does that, whatever came later
+    "definitions",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+progress = sa.Table(  # how far each job has come; outlives the rows that retention removes from `runs`
+    "progress",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("accounted_until", InstantColumn, nullable=False),  # each instant up to it has its record
+    sa.Column("runs_created", sa.Integer, nullable=False),  # by the schedule; what maxRuns counts
+    sa.Column("execution_count", sa.Integer, nullable=False),  # ended runs, however they ended
+    sa.Column("failure_count", sa.Integer, nullable=False),
+    sa.Column("last_status", sa.Text),
+    sa.Column("last_executed_at", InstantColumn),
+    sa.Column("last_error", sa.Text),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),  # the order in which they were recorded
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("scheduled_for", InstantColumn, nullable=False),
+    sa.Column("available_at", InstantColumn),  # None while it waits for the run before it
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("serial", sa.Boolean, nullable=False),  # False: overlap allow, it is in nobody's way
+    sa.Column("reason", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_until", InstantColumn),
+    sa.Column("cancel_reason", sa.Text),  # somebody asked to cancel while it ran
+    sa.Column("started_at", InstantColumn),
+    sa.Column("finished_at", InstantColumn),
+    # The promise "one run per due instant". A manual run's instant has a fraction of a second, which no
+    # schedule has, so it never takes the place of a scheduled one.
+    sa.UniqueConstraint("job_id", "scheduled_for"),
+    sa.Index("runs_by_user", "tenant", "user_id", "scheduled_for"),
+    sa.Index(
+        "runs_claimable",
+        "tenant",
+        "user_id",
+        "available_at",
+        sqlite_where=sa.text("status = 'queued'"),
+        postgresql_where=sa.text("status = 'queued'"),
+    ),
+    sa.Index(
+        "runs_alive",
+        "job_id",
+        "sequence",
+        sqlite_where=sa.text("status IN ('queued', 'running')"),
+        postgresql_where=sa.text("status IN ('queued', 'running')"),
+    ),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("started_at", InstantColumn, nullable=False),
+    sa.Column("finished_at", InstantColumn),
+    sa.Column("duration_ms", sa.Integer),
+    sa.Column("output", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("metadata", sa.JSON),
+)
+
+deliveries = sa.Table(  # the outbox: written with the end of the run that it tells of
+    "deliveries",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("channel_id", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try_at", InstantColumn, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", InstantColumn, nullable=False),
+    sa.Column("finished_at", InstantColumn),
+    sa.Index(
+        "deliveries_waiting",
+        "channel_id",
+        "sequence",
+        sqlite_where=sa.text("state = 'waiting'"),
+        postgresql_where=sa.text("state = 'waiting'"),
+    ),
+    sa.Index("deliveries_by_run", "run_id"),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False, unique=True),  # SHA-256; the token itself is kept nowhere
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),  # separated by blanks
+    sa.Column("created_at", InstantColumn, nullable=False),
+    sa.Column("revoked_at", InstantColumn),
+)

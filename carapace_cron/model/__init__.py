@@ -1,0 +1,1 @@
+"""The nouns: frozen records, camelCase on the wire."""

@@ -1,0 +1,138 @@
+"""The job: what to do and when. A definition; what became of its runs is in the ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from carapace_cron.model.record import Instant, Record
+
+Overlap = Literal[
+    "skip",  # the new instant is recorded as skipped while a run of the job is alive
+    "queue",  # it waits until the run before has ended
+    "allow",  # it runs beside it
+    "cancelPrevious",  # the run before is cancelled, then the new one starts
+]
+CatchUp = Literal[
+    "latest",  # of the missed instants within the window, the newest runs
+    "all",  # each runs, oldest first, one after another
+    "none",  # none runs
+]
+Notify = Literal["always", "failure", "change", "never"]
+HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+Line = Annotated[str, StringConstraints(pattern=_PRINTABLE, strip_whitespace=True, min_length=1)]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=50)]
+
+DAY_SECONDS = 86_400
+
+
+class RetryPolicy(Record):
+    """How often a failed attempt is tried again, and how long between.
+
+    The wait after attempt n is ``min(initialSeconds · factor^(n-1), maxSeconds)``, less a random part of
+    at most ``jitter`` of it. The default is three retries after 5, 10 and 20 seconds.
+    """
+
+    max_attempts: int = Field(4, ge=1, le=20)  # the first one included; 1 = no retry
+    initial_seconds: float = Field(5.0, ge=0, le=3600)
+    factor: float = Field(2.0, ge=1, le=10)
+    max_seconds: float = Field(3600.0, ge=0, le=DAY_SECONDS)
+    jitter: float = Field(0.0, ge=0, le=1)  # 0 = exactly the wait above, 1 = anything from 0 to it
+
+    def wait_seconds(self, attempt: int, fraction: float = 0.0) -> float:
+        """Seconds between the end of `attempt` (from 1) and the next; `fraction` in [0, 1) is the dice.
+
+        >>> [RetryPolicy().wait_seconds(n) for n in (1, 2, 3)]
+        [5.0, 10.0, 20.0]
+        """
+        wait = min(self.initial_seconds * self.factor ** (attempt - 1), self.max_seconds)
+        return wait * (1 - self.jitter * fraction)
+
+
+class HttpRequest(Record):
+    """What the `http` runner sends besides the URL. Without it: GET, and any 2xx is a success."""
+
+    method: HttpMethod = "GET"
+    headers: dict[str, str] = Field(default_factory=dict, max_length=32)
+    body: str | None = Field(None, max_length=65_536)
+    expect_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()  # empty = any 2xx
+
+
+class JobPolicy(Record):
+    """The settings of a job that have a default: shared by draft, patch and job."""
+
+    description: str | None = Field(None, max_length=2_000)
+    timezone: str = Field("UTC", max_length=64)
+    timeout_seconds: float = Field(300.0, gt=0, le=DAY_SECONDS)  # of one attempt
+    retry: RetryPolicy = RetryPolicy()
+    overlap: Overlap = "skip"
+    catch_up: CatchUp = "latest"
+    catch_up_window_seconds: float = Field(3600.0, ge=0, le=30 * DAY_SECONDS)
+    jitter_seconds: float = Field(0.0, ge=0, le=3600)
+    start_at: Instant | None = None  # no instant before it
+    end_at: Instant | None = None  # no instant after it
+    max_runs: int | None = Field(None, ge=1, le=1_000_000_000)  # scheduled runs; then the job is disabled
+    delete_after_run: bool = False  # deleted once its first scheduled run has ended, however it ended
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    notify: Notify = "always"
+    http: HttpRequest | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _once_each(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(tags))
+
+
+def _one_schedule(data: Any) -> Any:
+    """`cronExpression` is the seed's name for `schedule`; both may be given if they say the same."""
+    if not isinstance(data, dict) or "cronExpression" not in data:
+        return data
+    rest = {name: value for name, value in data.items() if name != "cronExpression"}
+    if rest.setdefault("schedule", data["cronExpression"]) != data["cronExpression"]:
+        raise ValueError("schedule and cronExpression differ; give one of them")
+    return rest
+
+
+class JobDraft(JobPolicy):
+    """What a caller gives to create a job."""
+
+    name: Line = Field(max_length=200)
+    schedule: Annotated[str, Field(max_length=1_000)]
+    command: Annotated[str, Field(min_length=1, max_length=4_096)]
+    channel_id: Line = Field(max_length=200)
+    enabled: bool = True
+    idempotency_key: Line | None = Field(None, max_length=200)
+
+    _schedule_or_cron = model_validator(mode="before")(_one_schedule)
+
+
+class Job(JobPolicy):
+    """A job as it is kept: one JSON document at ``cron/jobs/{id}.json``."""
+
+    id: str
+    tenant: str
+    user_id: str
+    name: str
+    schedule: str
+    command: str
+    channel_id: str
+    enabled: bool = True
+    paused_reason: str | None = None  # why it is not enabled; None while it is
+    origin: str = "api"
+    idempotency_key: str | None = None
+    revision: int = 1  # grows with each change of the definition
+    created_at: Instant
+    updated_at: Instant
+    scheduled_since: Instant  # only instants after it count: set by create, resume and a new schedule
+    deleted_at: Instant | None = None  # a tombstone: kept a while for undo, then removed
+    write_id: str = ""  # random, new with each write: tells our own write from another's
+    # A checkpoint of what the ledger knows better; written on a change of status, now and then, and at stop.
+    execution_count: int = 0
+    failure_count: int = 0
+    last_executed_at: Instant | None = None
+    last_status: str | None = None
+    last_error: str | None = None
+    next_execution_at: Instant | None = None

@@ -1,0 +1,1 @@
+"""Object stores, each in its own file, behind one port."""

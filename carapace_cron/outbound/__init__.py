@@ -1,0 +1,1 @@
+"""The one guarded door to other machines."""

@@ -1,0 +1,1 @@
+"""What stores, runners, channels and hosts must do; protocols only."""

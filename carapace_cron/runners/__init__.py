@@ -1,0 +1,1 @@
+"""Each does one kind of command."""
