@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -58,6 +59,7 @@ class ManualClock:
     def __init__(self, start: datetime) -> None:
         self._wall = start.astimezone(UTC)
         self._monotonic = 0.0
+        self.busy: list[Callable[[], bool]] = []  # asked before time goes on: is real work under way?
         self._sleepers: list[tuple[float, int, asyncio.Event]] = []
         self._tickets = itertools.count()
 
@@ -100,10 +102,16 @@ class ManualClock:
         self._monotonic = monotonic
 
     async def _settle(self) -> None:
-        # Work that follows a wake-up may hop through the writer thread, so real time must pass too:
-        # a few turns of the loop for tasks, a few milliseconds for the thread.
-        for _ in range(8):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.005)
-        for _ in range(8):
-            await asyncio.sleep(0)
+        """Let the tasks run until they all wait again, also for threads if `busy` can tell of them."""
+        await _turns()
+        if not self.busy:
+            await asyncio.sleep(0.005)
+            await _turns()
+        while any(is_busy() for is_busy in self.busy):
+            await asyncio.sleep(0.0002)
+            await _turns()
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)

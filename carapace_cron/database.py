@@ -62,6 +62,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
         self._writer: threading.Thread | None = None
+        self.in_flight = 0  # calls that were not answered yet
 
     async def open(self) -> None:
         """Bring the schema to the newest version and start the writer. Raises `Unavailable`."""
@@ -88,12 +89,22 @@ class Database:
         loop = asyncio.get_running_loop()
         write = _Write(work, loop, loop.create_future())
         self._writes.put(write)
-        result: T = await write.done
+        with self._counted():
+            result: T = await write.done
         return result
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read connection in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        with self._counted():
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def _read(self, work: Callable[[sa.Connection], T]) -> T:
         with _translated(), self._engine.connect() as connection:

@@ -79,6 +79,7 @@ runs = sa.Table(
     sa.Column("job_id", sa.Text, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("lane", sa.Text, nullable=False),  # "<tenant>/<user>": the queue that it stands in
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("scheduled_for", InstantColumn, nullable=False),
     sa.Column("available_at", InstantColumn),  # None while it waits for the run before it
@@ -98,11 +99,16 @@ runs = sa.Table(
     sa.Index("runs_by_user", "tenant", "user_id", "scheduled_for"),
     sa.Index(
         "runs_claimable",
-        "tenant",
-        "user_id",
+        "lane",
         "available_at",
         sqlite_where=sa.text("status = 'queued'"),
         postgresql_where=sa.text("status = 'queued'"),
+    ),
+    sa.Index(
+        "runs_running",
+        "lane",
+        sqlite_where=sa.text("status = 'running'"),
+        postgresql_where=sa.text("status = 'running'"),
     ),
     sa.Index(
         "runs_alive",

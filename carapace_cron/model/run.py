@@ -35,13 +35,15 @@ class Outcome:
     """How an attempt ended, as the runner says it.
 
     `output` is data of the job, bounded by `bounded`; `error` is one sentence (what, where, what would
-    do) when `status` is not a success; `metadata` is small JSON (``{"httpStatus": 200}``).
+    do) when `status` is not a success; `metadata` is small JSON (``{"httpStatus": 200}``). `permanent`:
+    trying again cannot help (the command is refused), so the job's retries are not spent on it.
     """
 
     status: OutcomeStatus
     output: str = ""
     error: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    permanent: bool = False
 
     @property
     def succeeded(self) -> bool:

@@ -89,6 +89,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("lane", sa.Text(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("scheduled_for", sa.BigInteger(), nullable=False),
         sa.Column("available_at", sa.BigInteger(), nullable=True),
@@ -118,10 +119,18 @@ def upgrade() -> None:
     op.create_index(
         "runs_claimable",
         "runs",
-        ["tenant", "user_id", "available_at"],
+        ["lane", "available_at"],
         unique=False,
         sqlite_where=sa.text("status = 'queued'"),
         postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_index(
+        "runs_running",
+        "runs",
+        ["lane"],
+        unique=False,
+        sqlite_where=sa.text("status = 'running'"),
+        postgresql_where=sa.text("status = 'running'"),
     )
     op.create_table(
         "tokens",

@@ -1,0 +1,396 @@
+"""The loop that does runs: claim, attempt, record. It knows no schedule; the ledger hands it the work.
+
+An attempt is claimed durably before it starts and recorded before its slot is free again, so a run is
+started at most once per attempt and retries never overlap. What stops the work early (timeout, cancel,
+lost lease, shutdown) cancels the runner's task and waits until it has really ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Literal, Protocol
+
+from pydantic import ValidationError
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
+from carapace_cron.ledger.ending import AttemptEnd, Ended
+from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
+from carapace_cron.model.notice import Notice
+from carapace_cron.model.record import explain
+from carapace_cron.model.run import ERROR_LIMIT, OUTPUT_LIMIT, Outcome, RunState, bounded
+from carapace_cron.ports.runner import Runner, Work
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+HEARTBEAT_SECONDS = 15.0  # four chances to renew before a lease runs out
+POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
+RETRY_SECONDS = 1.0  # after the ledger refused a call
+NOTICE_OUTPUT_LIMIT = 16_384  # characters of output that a notice carries; the run keeps more
+
+Stop = Literal["cancelled", "lost", "shutdown"]
+
+
+class RunQueue(Protocol):
+    """The part of the ledger that the executor needs."""
+
+    changed: asyncio.Event
+
+    async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed: ...
+
+    async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal: ...
+
+    async def abandoned(self, *, now: datetime, unless_owner: str | None = None) -> list[Claim]: ...
+
+    async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]: ...
+
+
+class RunnerChoice(Protocol):
+    """The runners by the kind of command; both raise `Refused` for a command that is not run."""
+
+    def for_command(self, command: str) -> Runner: ...
+
+    def check(self, command: str, http: HttpRequest | None) -> None: ...
+
+
+@dataclass(slots=True)
+class _Active:
+    """An attempt that works, and why it was told to stop, if it was."""
+
+    claim: Claim
+    task: asyncio.Task[None] | None = None  # None until it took its first step: it can't be cancelled before
+    stop: Stop | None = None
+    reason: str = ""
+
+
+class Executor:
+    """`run` is the loop; `stop` lets it end. `owner` names this process in leases, new at each start.
+
+    `alone`: no other process works on this ledger, so what others had claimed is abandoned. `on_ended` is
+    told of each attempt whose end was recorded, with the state of its run; it must not wait.
+    """
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        runners: RunnerChoice,
+        clock: Clock,
+        *,
+        owner: str,
+        slots: int,
+        alone: bool = True,
+        on_ended: Callable[[AttemptEnd, str], None] = lambda end, status: None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue = queue
+        self._runners = runners
+        self._clock = clock
+        self._owner = owner
+        self._slots = slots
+        self._alone = alone
+        self._on_ended = on_ended
+        self._dice = dice
+        self._active: dict[str, _Active] = {}
+        self._ends: list[AttemptEnd] = []
+        self._ends_ready = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = asyncio.Event()
+        self._renewed_at = clock.monotonic()
+
+    @property
+    def active(self) -> int:
+        """How many attempts work now."""
+        return len(self._active)
+
+    async def run(self) -> None:
+        """Until `stop` was called and every attempt's end is recorded."""
+        async with asyncio.TaskGroup() as tasks:
+            recorder = tasks.create_task(self._record_loop())
+            heart = tasks.create_task(self._heartbeat_loop())
+            await self._claim_loop()
+            await self._idle.wait()
+            recorder.cancel()
+            heart.cancel()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Claim nothing more, let attempts end for `grace_seconds`, then stop them: they are tried again
+        at the next start, as their retries allow."""
+        self._stopping.set()
+        self._queue.changed.set()
+        await self._clock.wait(self._idle, grace_seconds)
+        for active in list(self._active.values()):
+            self._tell(active, "shutdown", "the gateway was stopped while this attempt worked")
+        await self._idle.wait()
+
+    async def _claim_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._queue.changed.clear()
+            try:
+                seconds = await self._claim()
+            except Unavailable as error:
+                log.warning("runs wait for the ledger: %s", error, extra={"action": "claim"})
+                seconds = RETRY_SECONDS
+            except Exception:
+                log.exception("claiming failed; it is tried again", extra={"action": "claim"})
+                seconds = RETRY_SECONDS
+            if seconds > 0:
+                await self._clock.wait(self._queue.changed, seconds)
+
+    async def _claim(self) -> float:
+        """Start what there is room for; seconds until it is worth asking again."""
+        now, asked_at = self._clock.now(), self._clock.monotonic()
+        free = self._slots - len(self._active)
+        claimed = await self._queue.claim(
+            owner=self._owner, slots=free, now=now, lease_until=now + LEASE
+        )
+        if not self._active:
+            self._renewed_at = asked_at
+        for claim in claimed.claims:
+            self._start(claim)
+        for run_id, reason in claimed.cancelled.items():
+            self._cancel(run_id, reason)
+        if claimed.more and len(self._active) < self._slots:
+            return 0.0
+        if claimed.next_at is None or len(self._active) >= self._slots:
+            return POLL_SECONDS
+        return min(max((claimed.next_at - self._clock.now()).total_seconds(), 0.001), POLL_SECONDS)
+
+    def _start(self, claim: Claim) -> None:
+        active = _Active(claim)
+        self._active[claim.run_id] = active
+        self._idle.clear()
+        task = asyncio.create_task(self._attempt(active), name=f"attempt {claim.run_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, active: _Active) -> None:
+        claim = active.claim
+        began = self._clock.monotonic()
+        job = _job(claim.definition)
+        outcome = _UNREADABLE if job is None else await self._outcome(active, job)
+        duration_ms = max(round((self._clock.monotonic() - began) * 1000), 0)
+        self._ends.append(self._end(claim, job, outcome, duration_ms))
+        self._ends_ready.set()
+
+    async def _outcome(self, active: _Active, job: Job) -> Outcome:
+        if active.stop is not None:
+            return _stopped(active)
+        active.task = asyncio.current_task()
+        limit = asyncio.timeout(job.timeout_seconds)
+        try:
+            async with limit:
+                return await self._do(active.claim, job)
+        except TimeoutError:
+            if limit.expired():
+                error = f"stopped after {job.timeout_seconds:g} s, the job's timeoutSeconds"
+                return Outcome("timeout", error=error)
+            return Outcome("failure", error="the work gave up waiting for something")
+        except asyncio.CancelledError:
+            if active.stop is None:
+                raise
+            return _stopped(active)
+        except Refused as error:
+            return Outcome("failure", error=str(error), permanent=True)
+        except Exception:
+            run_id = active.claim.run_id
+            log.exception("the runner of %s failed unexpectedly", run_id, extra={"action": "run"})
+            error = f"the runner failed unexpectedly; look for {run_id} in the gateway's log"
+            return Outcome("failure", error=error)
+        finally:
+            active.task = None
+
+    async def _do(self, claim: Claim, job: Job) -> Outcome:
+        runner = self._runners.for_command(job.command)
+        self._runners.check(job.command, job.http)  # what is kept may be older than today's rules
+        return await runner.run(_work(claim, job))
+
+    def _end(self, claim: Claim, job: Job | None, outcome: Outcome, duration_ms: int) -> AttemptEnd:
+        """The record of an attempt's end, and what becomes of its run."""
+        now = self._clock.now()
+        outcome = _within_limits(outcome)
+        retry = RetryPolicy() if job is None else job.retry
+        status, retry_at = what_next(retry, claim.attempt, outcome, now, self._dice())
+        return AttemptEnd(
+            run_id=claim.run_id,
+            job_id=claim.job_id,
+            owner=claim.owner,
+            attempt=claim.attempt,
+            outcome=outcome,
+            started_at=claim.started_at,
+            finished_at=now,
+            duration_ms=duration_ms,
+            status=status,
+            retry_at=retry_at,
+            notify="never" if job is None else job.notify,
+            notice=None if job is None else _notice(claim, job, outcome, status, now, duration_ms),
+        )
+
+    async def _record_loop(self) -> None:
+        while True:
+            await self._ends_ready.wait()
+            self._ends_ready.clear()
+            batch, self._ends = self._ends, []
+            await asyncio.shield(self._record(batch))
+
+    async def _record(self, batch: list[AttemptEnd]) -> None:
+        """Record the ends, however long the ledger is away: a slot is free only after that."""
+        while True:
+            try:
+                answers = await self._queue.record_ends(batch)
+                break
+            except Unavailable as error:
+                log.warning("ends of runs wait for the ledger: %s", error, extra={"action": "record"})
+                await self._clock.wait(asyncio.Event(), RETRY_SECONDS)
+        for end, answer in zip(batch, answers, strict=True):
+            self._active.pop(end.run_id, None)
+            if answer.accepted and answer.status is not None:
+                self._on_ended(end, answer.status)
+            else:
+                log.warning("run %s ended after its lease was lost", end.run_id, extra={"action": "fence"})
+        if not self._active:
+            self._idle.set()
+        self._queue.changed.set()
+
+    async def _heartbeat_loop(self) -> None:
+        never = asyncio.Event()
+        while True:
+            try:
+                await self._beat()
+            except Unavailable as error:
+                log.warning("leases wait for the ledger: %s", error, extra={"action": "renew"})
+                self._give_up_if_lease_ran_out()
+            except Exception:
+                log.exception("a heartbeat failed; the next one follows", extra={"action": "renew"})
+            await self._clock.wait(never, HEARTBEAT_SECONDS)
+
+    async def _beat(self) -> None:
+        """Renew what is ours, stop what is not, and end what others left behind."""
+        now, asked_at = self._clock.now(), self._clock.monotonic()
+        if self._active:
+            renewal = await self._queue.renew(
+                owner=self._owner, run_ids=list(self._active), until=now + LEASE
+            )
+            for run_id in renewal.lost:
+                self._stop(run_id, "lost", "another process took the run over")
+            for run_id, reason in renewal.cancelled.items():
+                self._cancel(run_id, reason)
+        self._renewed_at = asked_at
+        left = await self._queue.abandoned(now=now, unless_owner=self._owner if self._alone else None)
+        gone = [claim for claim in left if claim.run_id not in self._active]
+        if gone:
+            await self._record([self._lost(claim, now) for claim in gone])
+
+    def _lost(self, claim: Claim, now: datetime) -> AttemptEnd:
+        error = "the gateway stopped while this attempt worked, so what became of it is not known"
+        lived_ms = max(round((now - claim.started_at).total_seconds() * 1000), 0)
+        return self._end(claim, _job(claim.definition), Outcome("lost", error=error), lived_ms)
+
+    def _give_up_if_lease_ran_out(self) -> None:
+        if self._clock.monotonic() - self._renewed_at > LEASE.total_seconds() and not self._alone:
+            for run_id in list(self._active):
+                self._stop(run_id, "lost", "the lease ran out while the ledger could not be reached")
+
+    def _cancel(self, run_id: str, reason: str) -> None:
+        self._stop(run_id, "cancelled", reason)
+
+    def _stop(self, run_id: str, stop: Stop, reason: str) -> None:
+        active = self._active.get(run_id)
+        if active is not None:
+            self._tell(active, stop, reason)
+
+    def _tell(self, active: _Active, stop: Stop, reason: str) -> None:
+        """Cancel the work, once. It ends when the runner has let go of everything."""
+        if active.stop is not None:
+            return
+        active.stop, active.reason = stop, reason
+        if active.task is not None:
+            active.task.cancel()
+
+
+_UNREADABLE = Outcome("failure", error="the job's definition cannot be read by this version", permanent=True)
+
+
+@lru_cache(maxsize=4096)
+def _job(definition: bytes) -> Job | None:
+    """The definition that a run does, parsed once; None when it is not one that this version can read."""
+    try:
+        return Job.model_validate_json(definition)
+    except ValidationError as error:
+        log.error("a definition cannot be read: %s", explain(error), extra={"action": "run"})
+        return None
+
+
+def _stopped(active: _Active) -> Outcome:
+    return Outcome("cancelled" if active.stop == "cancelled" else "lost", error=active.reason)
+
+
+def what_next(
+    retry: RetryPolicy, attempt: int, outcome: Outcome, now: datetime, fraction: float
+) -> tuple[RunState, datetime | None]:
+    """The state that the run ends in, and when it is tried again instead (None = it ends).
+
+    >>> what_next(RetryPolicy(), 4, Outcome("failure", error="no"), datetime(2026, 1, 1), 0.0)
+    ('failure', None)
+    """
+    if outcome.status in ("success", "degraded", "cancelled"):
+        return outcome.status, None
+    final: RunState = "timeout" if outcome.status == "timeout" else "failure"
+    if outcome.permanent or attempt >= retry.max_attempts:
+        return final, None
+    return final, now + timedelta(seconds=retry.wait_seconds(attempt, fraction))
+
+
+def _within_limits(outcome: Outcome) -> Outcome:
+    error = outcome.error if outcome.error is None else bounded(outcome.error, ERROR_LIMIT)
+    output = bounded(outcome.output, OUTPUT_LIMIT)
+    return Outcome(outcome.status, output, error, outcome.metadata, outcome.permanent)
+
+
+def _work(claim: Claim, job: Job) -> Work:
+    return Work(
+        job_id=claim.job_id,
+        job_name=job.name,
+        tenant=claim.tenant,
+        user_id=claim.user_id,
+        command=job.command,
+        http=job.http,
+        channel_id=job.channel_id,
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        scheduled_for=claim.scheduled_for,
+        timeout_seconds=job.timeout_seconds,
+        trigger=claim.trigger,
+    )
+
+
+def _notice(
+    claim: Claim, job: Job, outcome: Outcome, status: RunState, now: datetime, duration_ms: int
+) -> Notice:
+    return Notice.model_construct(
+        id=f"{claim.run_id}.ended",
+        tenant=claim.tenant,
+        user_id=claim.user_id,
+        channel_id=job.channel_id,
+        event="run.completed",
+        job_id=claim.job_id,
+        job_name=job.name,
+        run_id=claim.run_id,
+        status=status,
+        success=outcome.succeeded,
+        scheduled_for=claim.scheduled_for,
+        finished_at=now,
+        attempt=claim.attempt,
+        duration_ms=duration_ms,
+        output=bounded(outcome.output, NOTICE_OUTPUT_LIMIT),
+        error=outcome.error,
+    )

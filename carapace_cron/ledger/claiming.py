@@ -1,0 +1,252 @@
+"""Who works on which run: claims with a lease, dealt out fairly over tenants and users.
+
+Plain functions on a connection, inside the writer's transaction; `ledger/runs.py` is the door to them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from carapace_cron.ledger.planning import IN_LIST, chunks
+from carapace_cron.ledger.tables import attempts, definitions, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that `owner` may work on until `lease_until`, and how often it was begun before."""
+
+    run_id: str
+    job_id: str
+    tenant: str
+    user_id: str
+    revision: int
+    definition: bytes
+    scheduled_for: datetime
+    trigger: str
+    attempt: int  # the number of this attempt, from 1
+    owner: str
+    started_at: datetime  # of this attempt
+    cancel_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The claims, and when to ask again: `more` = now, else at `next_at` (None = when something changes).
+
+    `cancelled`: of the runs that `owner` works on, those that somebody wants stopped, and why.
+    """
+
+    claims: list[Claim]
+    more: bool
+    next_at: datetime | None
+    cancelled: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """`lost`: no longer ours, stop the work. `cancelled`: run id → why somebody asked to stop it."""
+
+    lost: frozenset[str]
+    cancelled: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    name: str
+    ready: int
+    next_at: datetime | None
+
+
+_SAME_DEFINITION = (definitions.c.job_id == runs.c.job_id) & (definitions.c.revision == runs.c.revision)
+
+
+def claim(
+    connection: sa.Connection, *, owner: str, slots: int, now: datetime, lease_until: datetime
+) -> Claimed:
+    """Take up to `slots` runs that are due; each gets a new attempt. 0 slots: only look."""
+    cancelled = connection.execute(_CANCELLED, {"owner": owner}).all()
+    lanes = _lanes(connection, slots, now)
+    ready = {one.name: one.ready for one in lanes if one.ready}
+    shares = fair_shares(ready, _running(connection), slots)
+    rows = [row for name, count in shares.items() for row in _first_of(connection, name, count, now)]
+    if rows:
+        lease = {"owner": owner, "until": lease_until, "now": now}
+        connection.execute(_START_RUN, [{"sequence_": row.sequence, **lease} for row in rows])
+        connection.execute(_START_ATTEMPT, [_attempt_row(row, owner, now) for row in rows])
+    claims = [_claim(row, owner, row.attempt + 1, now) for row in rows]
+    waiting = [one.next_at for one in lanes if one.next_at is not None]
+    more = sum(ready.values()) > len(rows)
+    return Claimed(claims, more, min(waiting, default=None), {row.id: row.cancel_reason for row in cancelled})
+
+
+def fair_shares(ready: Mapping[str, int], running: Mapping[str, int], slots: int) -> dict[str, int]:
+    """How many of `slots` each lane gets: one at a time to the tenant, and in it the user, that has least.
+
+    `ready`, `running`: lane → runs. Lanes are named ``<tenant>/<user>``.
+
+    >>> fair_shares({"a/x": 1000, "a/y": 1000, "b/z": 1}, {}, 4)
+    {'a/x': 2, 'b/z': 1, 'a/y': 1}
+    >>> fair_shares({"a/x": 9, "b/z": 9}, {"a/x": 3}, 4)
+    {'b/z': 3, 'a/x': 1}
+    """
+    if sum(ready.values()) <= slots:
+        return dict(ready)
+    of_tenant = Counter[str]()
+    for name, count in running.items():
+        of_tenant[_tenant(name)] += count
+    queue: dict[str, list[tuple[int, str]]] = {}
+    for name in ready:
+        heapq.heappush(queue.setdefault(_tenant(name), []), (running.get(name, 0), name))
+    tenants = [(of_tenant[tenant], tenant) for tenant in queue]
+    heapq.heapify(tenants)
+    shares = Counter[str]()
+    while slots and tenants:
+        load, tenant = heapq.heappop(tenants)
+        busy, name = heapq.heappop(queue[tenant])
+        shares[name] += 1
+        slots -= 1
+        if shares[name] < ready[name]:
+            heapq.heappush(queue[tenant], (busy + 1, name))
+        if queue[tenant]:
+            heapq.heappush(tenants, (load + 1, tenant))
+    return dict(shares)
+
+
+def renew(connection: sa.Connection, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
+    """Hold on to runs that are worked on; tells which are lost and which somebody wants stopped."""
+    query = sa.select(runs.c.id, runs.c.cancel_reason).where(
+        runs.c.status == "running",
+        runs.c.lease_owner == owner,
+        runs.c.id.in_(sa.bindparam("ids", expanding=True)),
+    )
+    ours: dict[str, str | None] = {}
+    for chunk in chunks(run_ids, IN_LIST):
+        ours.update((row.id, row.cancel_reason) for row in connection.execute(query, {"ids": chunk}))
+    if ours:
+        connection.execute(_EXTEND, [{"run": run, "until": until} for run in ours])
+    cancelled = {run: reason for run, reason in ours.items() if reason is not None}
+    return Renewal(frozenset(run_ids) - frozenset(ours), cancelled)
+
+
+def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | None) -> list[Claim]:
+    """Attempts whose lease ran out. With `unless_owner` also those of all other owners, however fresh
+    their lease, for a ledger that only one process can hold open."""
+    gone = runs.c.lease_until < now
+    if unless_owner is not None:
+        gone |= runs.c.lease_owner != unless_owner
+    query = (
+        sa.select(runs, definitions.c.body, attempts.c.started_at.label("attempt_started_at"))
+        .join(definitions, _SAME_DEFINITION)
+        .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
+        .where(runs.c.status == sa.literal_column("'running'"), gone)
+    )
+    return [
+        _claim(row, row.lease_owner, row.attempt, row.attempt_started_at) for row in connection.execute(query)
+    ]
+
+
+def _lanes(connection: sa.Connection, slots: int, now: datetime) -> list[_Lane]:
+    """Each lane in which something waits: by skipping from one to the next in the index, so that a
+    thousand waiting runs of one user cost no more than one."""
+    rows = connection.execute(_LANES, {"now": now, "slots": slots})
+    return [_Lane(row.lane, row.ready, row.next_at) for row in rows]
+
+
+def _lane_query() -> sa.Select[tuple[str, int, datetime | None]]:
+    queued = runs.c.status == sa.literal_column("'queued'")  # literal: the partial index needs to see it
+    first = sa.select(sa.func.min(runs.c.lane).label("lane")).where(queued).cte("lanes", recursive=True)
+    following = sa.select(sa.func.min(runs.c.lane)).where(queued, runs.c.lane > first.c.lane)
+    lanes = first.union_all(sa.select(following.scalar_subquery()).where(first.c.lane.is_not(None)))
+    now = sa.bindparam("now", type_=runs.c.available_at.type)
+    due = (
+        sa.select(sa.literal(1).label("one"))
+        .where(queued, runs.c.lane == lanes.c.lane, runs.c.available_at <= now)
+        .limit(sa.bindparam("slots"))
+        .correlate(lanes)
+        .subquery()
+    )
+    next_at = sa.select(sa.func.min(runs.c.available_at)).where(
+        queued, runs.c.lane == lanes.c.lane, runs.c.available_at > now
+    )
+    return sa.select(
+        lanes.c.lane,
+        sa.select(sa.func.count()).select_from(due).scalar_subquery().label("ready"),
+        next_at.correlate(lanes).scalar_subquery().label("next_at"),
+    ).where(lanes.c.lane.is_not(None))
+
+
+_LANES = _lane_query()
+_RUNNING = runs.c.status == sa.literal_column("'running'")  # literal: the partial index needs to see it
+
+
+def _running(connection: sa.Connection) -> dict[str, int]:
+    query = sa.select(runs.c.lane, sa.func.count()).where(_RUNNING).group_by(runs.c.lane)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -> Sequence[sa.Row[Any]]:
+    return connection.execute(_FIRST_OF_LANE, {"lane": name, "now": now, "count": count}).all()
+
+
+_FIRST_OF_LANE = (
+    sa.select(runs, definitions.c.body)
+    .join(definitions, _SAME_DEFINITION)
+    .where(
+        runs.c.status == sa.literal_column("'queued'"),
+        runs.c.lane == sa.bindparam("lane"),
+        runs.c.available_at <= sa.bindparam("now", type_=runs.c.available_at.type),
+    )
+    .order_by(runs.c.available_at)
+    .limit(sa.bindparam("count"))
+)
+_START_RUN = (
+    sa.update(runs)
+    .where(runs.c.sequence == sa.bindparam("sequence_"))
+    .values(
+        status="running",
+        attempt=runs.c.attempt + 1,
+        lease_owner=sa.bindparam("owner"),
+        lease_until=sa.bindparam("until"),
+        started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("now", type_=runs.c.started_at.type)),
+    )
+)
+_START_ATTEMPT = sa.insert(attempts)
+_CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
+    runs.c.status == sa.literal_column("'running'"),
+    runs.c.lease_owner == sa.bindparam("owner"),
+    runs.c.cancel_reason.is_not(None),
+)
+_EXTEND = sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(lease_until=sa.bindparam("until"))
+
+
+def _attempt_row(row: sa.Row[Any], owner: str, now: datetime) -> dict[str, object]:
+    number = row.attempt + 1
+    return {"run_id": row.id, "number": number, "state": "running", "owner": owner, "started_at": now}
+
+
+def _claim(row: sa.Row[Any], owner: str, attempt: int, started_at: datetime) -> Claim:
+    return Claim(
+        run_id=row.id,
+        job_id=row.job_id,
+        tenant=row.tenant,
+        user_id=row.user_id,
+        revision=row.revision,
+        definition=row.body,
+        scheduled_for=row.scheduled_for,
+        trigger=row.trigger,
+        attempt=attempt,
+        owner=owner,
+        started_at=started_at,
+        cancel_reason=row.cancel_reason,
+    )
+
+
+def _tenant(name: str) -> str:
+    return name.partition("/")[0]

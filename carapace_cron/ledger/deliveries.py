@@ -1,0 +1,224 @@
+"""The outbox: notices that wait for their channel, in order per channel, and the record of how it went.
+
+A notice is written by `insert_delivery` in the transaction that ends its run, so there is no moment at
+which a run has ended and its notice could get lost. The courier does the rest, one write a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy.dialects import postgresql, sqlite
+
+from carapace_cron.database import Database
+from carapace_cron.errors import CarapaceError
+from carapace_cron.ledger.tables import deliveries, runs
+from carapace_cron.model.notice import Delivery, DeliveryState, Notice
+from carapace_cron.model.run import ERROR_LIMIT, bounded
+from carapace_cron.model.untrusted import clean, presentable
+
+# Literals, not parameters: a planner uses the index of the waiting ones only where it sees the word.
+_WAITING = deliveries.c.state == sa.literal_column("'waiting'")
+_UNDELIVERABLE = deliveries.c.state == sa.literal_column("'undeliverable'")
+_ONE_MORE = deliveries.c.tries + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The oldest waiting delivery of a channel: the next to be sent there, and when."""
+
+    channel_id: str
+    sequence: int
+    tries: int
+    next_try_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCounts:
+    waiting: int
+    delivered: int
+    undeliverable: int
+
+
+class UnreadableNotice(CarapaceError):
+    """A stored notice that is none (another version wrote it, or a hand did). `sequence` names the row."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"the stored notice {sequence} cannot be read by this version")
+        self.sequence = sequence
+
+
+def insert_delivery(connection: sa.Connection, notice: Notice, now: datetime) -> None:
+    """Put `notice` last in its channel's row, to be sent at once. A repeat (same id) changes nothing."""
+    kept = presentable(notice)
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(deliveries).values(
+        id=kept.id,
+        channel_id=kept.channel_id,
+        run_id=kept.run_id,
+        body=kept.model_dump_json(by_alias=True, exclude_none=True).encode(),
+        state="waiting",
+        tries=0,
+        next_try_at=now,
+        created_at=now,
+    )
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
+
+
+class Deliveries:
+    """Reads and steps of the outbox. Each step is conditional on the state it leaves, and answers whether
+    it was taken: False means that the delivery was no longer in that state."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def heads(self) -> list[Head]:
+        """The oldest waiting delivery of every channel that has one. Costs by channels, not by rows."""
+        rows = await self._database.read(lambda c: c.execute(_HEADS).all())
+        return [Head(row.channel_id, row.sequence, row.tries, row.next_try_at) for row in rows]
+
+    async def first_of(self, channel_id: str) -> Delivery | None:
+        """The delivery that is next in `channel_id`; None when nothing waits. Raises `UnreadableNotice`."""
+        query = (
+            sa.select(deliveries)
+            .where(_WAITING, deliveries.c.channel_id == channel_id)
+            .order_by(deliveries.c.sequence)
+            .limit(1)
+        )
+        row = await self._database.read(lambda c: c.execute(query).one_or_none())
+        return None if row is None else _delivery(row)
+
+    async def get(self, sequence: int) -> Delivery | None:
+        query = sa.select(deliveries).where(deliveries.c.sequence == sequence)
+        row = await self._database.read(lambda c: c.execute(query).one_or_none())
+        return None if row is None else _delivery(row)
+
+    async def delivered(self, sequence: int, at: datetime) -> bool:
+        """The channel has taken it."""
+        return await self._step(
+            sequence, _WAITING, state="delivered", tries=_ONE_MORE, error=None, finished_at=at
+        )
+
+    async def retry_later(self, sequence: int, next_try_at: datetime, error: str) -> bool:
+        """It failed this time; it stays first in its channel's row until `next_try_at`."""
+        return await self._step(
+            sequence, _WAITING, tries=_ONE_MORE, next_try_at=next_try_at, error=_sentence(error)
+        )
+
+    async def give_up(self, sequence: int, at: datetime, error: str) -> bool:
+        """It is undeliverable, as `error` says; the next in its channel's row may go."""
+        return await self._step(
+            sequence,
+            _WAITING,
+            state="undeliverable",
+            tries=_ONE_MORE,
+            error=_sentence(error),
+            finished_at=at,
+        )
+
+    async def resend(self, sequence: int, now: datetime) -> bool:
+        """Let an undeliverable one wait again, in its old place. False when it is not undeliverable."""
+        return await self._step(
+            sequence, _UNDELIVERABLE, state="waiting", tries=0, next_try_at=now, finished_at=None
+        )
+
+    async def of_run(self, run_id: str) -> list[Delivery]:
+        """What was said about one run, oldest first."""
+        query = sa.select(deliveries).where(deliveries.c.run_id == run_id).order_by(deliveries.c.sequence)
+        return await self._all(query)
+
+    async def page(
+        self,
+        *,
+        tenant: str | None,
+        user_id: str | None = None,
+        state: DeliveryState | None = None,
+        channel_id: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Delivery]:
+        """At most `limit` deliveries, newest first; those with a sequence under `before`.
+
+        `tenant` and `user_id` are those of the runs; None: everybody's, which is the operator's to see.
+        """
+        query = sa.select(deliveries).order_by(deliveries.c.sequence.desc()).limit(limit)
+        if tenant is not None or user_id is not None:
+            query = query.join(runs, runs.c.id == deliveries.c.run_id)
+        wanted = (
+            (runs.c.tenant, tenant),
+            (runs.c.user_id, user_id),
+            (deliveries.c.state, state),
+            (deliveries.c.channel_id, channel_id),
+        )
+        for column, value in wanted:
+            if value is not None:
+                query = query.where(column == value)
+        if before is not None:
+            query = query.where(deliveries.c.sequence < before)
+        return await self._all(query)
+
+    async def counts(self) -> DeliveryCounts:
+        query = sa.select(deliveries.c.state, sa.func.count()).group_by(deliveries.c.state)
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        found = {state: count for state, count in rows}
+        return DeliveryCounts(
+            found.get("waiting", 0), found.get("delivered", 0), found.get("undeliverable", 0)
+        )
+
+    async def _all(self, query: sa.Select[Any]) -> list[Delivery]:
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        return [_delivery(row) for row in rows]
+
+    async def _step(self, sequence: int, leaves: sa.ColumnElement[bool], **values: Any) -> bool:
+        statement = sa.update(deliveries).where(deliveries.c.sequence == sequence, leaves).values(**values)
+        return await self._database.write(lambda c: c.execute(statement).rowcount == 1)
+
+
+def _heads() -> sa.Select[Any]:
+    """A loose index scan: each step jumps to the next channel id, and a row of a hundred thousand waiting
+    for one dead channel is one step like any other."""
+    first = sa.select(sa.func.min(deliveries.c.channel_id).label("channel_id")).where(_WAITING)
+    waiting = first.cte("waiting_channels", recursive=True)
+    following = (
+        sa.select(sa.func.min(deliveries.c.channel_id))
+        .where(_WAITING, deliveries.c.channel_id > waiting.c.channel_id)
+        .scalar_subquery()
+    )
+    channels = waiting.union_all(sa.select(following).where(waiting.c.channel_id.is_not(None)))
+    oldest = (
+        sa.select(sa.func.min(deliveries.c.sequence))
+        .where(_WAITING, deliveries.c.channel_id == channels.c.channel_id)
+        .scalar_subquery()
+    )
+    head = deliveries.alias("head")
+    return sa.select(head.c.channel_id, head.c.sequence, head.c.tries, head.c.next_try_at).select_from(
+        channels.join(head, head.c.sequence == oldest)
+    )
+
+
+_HEADS = _heads()
+
+
+def _delivery(row: sa.Row[Any]) -> Delivery:
+    try:
+        notice = Notice.model_validate_json(row.body)
+    except ValidationError as error:
+        raise UnreadableNotice(row.sequence) from error
+    return Delivery(
+        sequence=row.sequence,
+        notice=notice,
+        state=row.state,
+        tries=row.tries,
+        next_try_at=row.next_try_at,
+        error=row.error,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _sentence(error: str) -> str:
+    return bounded(clean(error), ERROR_LIMIT)

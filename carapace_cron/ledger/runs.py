@@ -1,0 +1,107 @@
+"""The run queue and the record of runs: the one door through which scheduler, executor and services go.
+
+The scheduler records what is due, the executor claims it and records how it ended; they meet only here,
+so either may live in another process. `changed` is set whenever something may have become claimable, for
+whoever lives in this one; `ended` whenever a notice may be waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from carapace_cron.database import Database
+from carapace_cron.ledger import claiming, ending, history, planning
+from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
+from carapace_cron.ledger.ending import AttemptEnd, Ended
+from carapace_cron.ledger.history import Progress, RunFilter, RunPage
+from carapace_cron.ledger.planning import JobPlan, Planned
+from carapace_cron.model.run import Run, manual_run_key
+
+
+class Runs:
+    """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.changed = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
+        """One record for each instant of `plans`, all in one transaction; see `planning`."""
+        answers = await self._database.write(lambda c: planning.record_plans(c, plans, now))
+        self.changed.set()
+        return answers
+
+    async def start_now(self, plan: JobPlan, idempotency_key: str, now: datetime) -> Run:
+        """Record a run that somebody asked for; the same key again answers the same run.
+
+        `plan` has no instants. Raises Conflict when a run of the job is alive and its overlap is skip.
+        """
+        key = manual_run_key(plan.job_id, idempotency_key)
+        run = await self._database.write(lambda c: planning.record_manual(c, plan, key, now))
+        self.changed.set()
+        return run
+
+    async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed:
+        return await self._database.write(
+            lambda c: claiming.claim(c, owner=owner, slots=slots, now=now, lease_until=lease_until)
+        )
+
+    async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
+        return await self._database.write(
+            lambda c: claiming.renew(c, owner=owner, run_ids=run_ids, until=until)
+        )
+
+    async def abandoned(self, *, now: datetime, unless_owner: str | None = None) -> list[Claim]:
+        """Attempts that nobody works on any more; see `claiming.abandoned`."""
+        return await self._database.read(
+            lambda c: claiming.abandoned(c, now=now, unless_owner=unless_owner)
+        )
+
+    async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
+        answers = await self._database.write(lambda c: ending.record_ends(c, ends))
+        self.changed.set()
+        self.ended.set()
+        return answers
+
+    async def cancel(self, run_id: str, reason: str, now: datetime) -> str | None:
+        """Cancel one run; its status afterwards, "running" when it was asked to stop. None = no such run."""
+        status = await self._database.write(lambda c: ending.cancel_run(c, run_id, reason, now))
+        self.changed.set()
+        return status
+
+    async def cancel_all(self, job_id: str, reason: str, now: datetime) -> list[str]:
+        """Cancel all live runs of a job; the ids of those that were asked to stop."""
+        running = await self._database.write(lambda c: ending.cancel_runs(c, job_id, reason, now))
+        self.changed.set()
+        return running
+
+    async def page(self, wanted: RunFilter, *, limit: int, cursor: str | None = None) -> RunPage:
+        """Newest first. Raises InvalidValue for an unknown status or a cursor that is not ours."""
+        return await self._database.read(lambda c: history.run_page(c, wanted, limit, cursor))
+
+    async def get(self, run_id: str) -> Run | None:
+        return await self._database.read(lambda c: history.one_run(c, run_id))
+
+    async def attempts(self, run_id: str) -> list[dict[str, Any]]:
+        return await self._database.read(lambda c: history.attempts_of(c, run_id))
+
+    async def progress(self) -> dict[str, Progress]:
+        """job id → how far it has come, of all jobs that ever came due."""
+        return await self._database.read(history.all_progress)
+
+    async def progress_of(self, job_ids: Sequence[str]) -> dict[str, Progress]:
+        return await self._database.read(lambda c: history.progress_of(c, job_ids))
+
+    async def count_alive(self, tenant: str, user_id: str | None = None) -> Mapping[str, int]:
+        return await self._database.read(lambda c: history.count_alive(c, tenant, user_id))
+
+    async def prune(self, before: datetime) -> int:
+        """Remove what ended before `before`, in batches that let others write between; how many runs."""
+        removed = 0
+        while batch := await self._database.write(lambda c: history.prune(c, before)):
+            removed += batch
+        return removed

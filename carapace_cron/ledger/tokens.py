@@ -1,0 +1,77 @@
+"""Bearer tokens: only their hashes are kept, so what is lost cannot be read here, only replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from carapace_cron.database import Database
+from carapace_cron.errors import NotFound
+from carapace_cron.ids import new_token, random_text, token_hash
+from carapace_cron.ledger.tables import tokens
+from carapace_cron.model.actor import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A new token. `secret` is shown once and is not kept."""
+
+    id: str
+    secret: str
+
+
+class Tokens:
+    """Every call looks into the database, so a revoked token fails on its next use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def issue(
+        self, tenant: str, user: str, scopes: Iterable[str], now: datetime, *, secret: str | None = None
+    ) -> IssuedToken:
+        """Make a token; `secret` is one that the operator chose (`ADMIN_TOKEN`), None = a random one."""
+        issued = IssuedToken("tok_" + random_text(), secret or new_token())
+        row = {
+            "id": issued.id,
+            "hash": token_hash(issued.secret),
+            "tenant": tenant,
+            "user_id": user,
+            "scopes": " ".join(sorted(scopes)),
+            "created_at": now,
+        }
+        await self._database.write(lambda c: c.execute(sa.insert(tokens), row).rowcount)
+        return issued
+
+    async def find(self, secret: str) -> Actor | None:
+        """Who holds this token; None when there is no such token or it was revoked.
+
+        The look-up is by hash: what its timing tells is nothing about any token.
+        """
+        query = sa.select(tokens).where(tokens.c.hash == token_hash(secret), tokens.c.revoked_at.is_(None))
+        row = await self._database.read(lambda c: c.execute(query).one_or_none())
+        return None if row is None else _actor(row)
+
+    async def any_admin(self) -> bool:
+        """Whether anybody could administer this gateway."""
+        query = sa.select(tokens.c.scopes).where(tokens.c.revoked_at.is_(None))
+        scopes = await self._database.read(lambda c: list(c.execute(query).scalars()))
+        return any("admin" in text.split() for text in scopes)
+
+    async def revoke(self, token_id: str, now: datetime) -> None:
+        """From the next request on the token is unknown. Raises NotFound."""
+        update = sa.update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+        if await self._database.write(lambda c: c.execute(update.values(revoked_at=now)).rowcount) != 1:
+            raise NotFound(f"no token {token_id[:40]!r}, or it is revoked already", field="id")
+
+    async def list(self) -> list[tuple[Actor, datetime]]:
+        """The tokens in force, oldest first, with the time of their making; never the secrets."""
+        query = sa.select(tokens).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.created_at)
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        return [(_actor(row), row.created_at) for row in rows]
+
+
+def _actor(row: sa.Row[tuple[object, ...]]) -> Actor:
+    return Actor(row.tenant, row.user_id, frozenset(row.scopes.split()), row.id)

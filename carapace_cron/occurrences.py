@@ -1,0 +1,110 @@
+"""Which instants of a schedule are due, and what becomes of each: decided here, done elsewhere.
+
+    after                                   now
+      │   t1      t2      t3      t4      t5 │
+      │ missed  missed  missed  missed   run │   catchUp latest
+      │ missed   run     run     run     run │   catchUp all, t1 outside the window
+      │ missed  missed  missed  missed   run │   catchUp none, t5 not later than ON_TIME
+      │ missed  missed  missed  missed missed│   catchUp none, t5 later than that
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Literal, Protocol
+
+from carapace_cron.model.job import CatchUp
+from carapace_cron.model.record import instant_text
+from carapace_cron.model.run import Trigger
+
+ON_TIME_SECONDS = 10  # a start this late is an ordinary start: a loaded machine, a restart, a takeover
+CATCH_UP_CAP = 100  # runs that one catch-up of one job starts at most, the newest ones
+LISTED_MISSES = 1_000  # misses of one catch-up that get a record each; older ones share one
+
+
+class Instants(Protocol):
+    """The part of a schedule that this needs. Whole seconds since 1970, in and out."""
+
+    def next_after_timestamp(self, seconds: int) -> int | None: ...
+
+    def previous_timestamp(self, seconds: int) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One due instant and its fate. `at` is in whole seconds since 1970."""
+
+    at: int
+    verdict: Literal["run", "missed"]
+    trigger: Trigger = "schedule"
+    reason: str | None = None
+
+
+def occurrences(
+    schedule: Instants, *, after: int, now: int, catch_up: CatchUp, window_seconds: float
+) -> list[Occurrence]:
+    """The fate of each instant in (`after`, `now`], oldest first; empty when none is due.
+
+    Bounded whatever the distance: of more than `LISTED_MISSES` instants the oldest ones are recorded
+    together, at the first of them, and the reason says how far that record reaches.
+    """
+    instants = list(islice(_forward(schedule, after, now), LISTED_MISSES + 1))
+    if len(instants) <= LISTED_MISSES:
+        return _judge(instants, now, catch_up, window_seconds)
+    newest = sorted(islice(_backward(schedule, after, now), LISTED_MISSES))
+    reach = f"missed, like every instant from then until {_text(newest[0])}: {_WAS_DOWN}"
+    return [Occurrence(instants[0], "missed", reason=reach), *_judge(newest, now, catch_up, window_seconds)]
+
+
+_WAS_DOWN = "no gateway was running, or its clock was moved"
+
+
+def _forward(schedule: Instants, after: int, now: int) -> Iterator[int]:
+    at = schedule.next_after_timestamp(after)
+    while at is not None and at <= now:
+        yield at
+        at = schedule.next_after_timestamp(at)
+
+
+def _backward(schedule: Instants, after: int, now: int) -> Iterator[int]:
+    at = schedule.previous_timestamp(now + 1)
+    while at is not None and at > after:
+        yield at
+        at = schedule.previous_timestamp(at)
+
+
+def _judge(instants: list[int], now: int, catch_up: CatchUp, window_seconds: float) -> list[Occurrence]:
+    if not instants:
+        return []
+    newest = instants[-1]
+    window = max(window_seconds, ON_TIME_SECONDS) if catch_up != "none" else ON_TIME_SECONDS
+    cap = CATCH_UP_CAP if catch_up == "all" else 1
+    first_to_run = instants[-min(cap, len(instants))]
+
+    def fate(at: int) -> Occurrence:
+        if now - at > window:
+            return Occurrence(at, "missed", reason=_too_late(now - at, catch_up, window_seconds))
+        if at < first_to_run:
+            return Occurrence(at, "missed", reason=_superseded(newest, catch_up))
+        return Occurrence(at, "run", "schedule" if now - at <= ON_TIME_SECONDS else "catchUp")
+
+    return [fate(at) for at in instants]
+
+
+def _too_late(late: int, catch_up: CatchUp, window_seconds: float) -> str:
+    if catch_up == "none":
+        return f"{late} s late, and the job's catchUp is none: {_WAS_DOWN}"
+    return f"{late} s late, outside the catch-up window of {window_seconds:g} s: {_WAS_DOWN}"
+
+
+def _superseded(newest: int, catch_up: CatchUp) -> str:
+    if catch_up == "all":
+        return f"more than {CATCH_UP_CAP} instants to catch up; the newest {CATCH_UP_CAP} run: {_WAS_DOWN}"
+    return f"superseded by the instant at {_text(newest)}, as the job's catchUp {catch_up} asks: {_WAS_DOWN}"
+
+
+def _text(at: int) -> str:
+    return instant_text(datetime.fromtimestamp(at, UTC))

@@ -1,0 +1,365 @@
+"""The loop that knows what is due. It records each due instant in the ledger, once, and runs nothing.
+
+Jobs that share a schedule share one entry of a heap (a *group*), so a pass over 100,000 jobs of a few
+hundred schedules costs a few hundred steps. A job whose records end before its group's next instant (it
+was added late, the process slept, the clock jumped, a write failed) is *behind*, and is looked at alone.
+
+No instant is lost by a failure here: the ledger's own mark (`accounted_until`) moves in the same
+transaction as the records, and what was not recorded is due again a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Unavailable
+from carapace_cron.ids import stable_fraction
+from carapace_cron.ledger.planning import JobPlan, Planned, PlannedInstant
+from carapace_cron.model.job import CatchUp, Job, Overlap
+from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occurrences
+
+log = logging.getLogger(__name__)
+
+MAX_SLEEP = 1.0  # seconds: the wall clock is looked at again this often, however far the next instant
+PLANS_PER_WRITE = 250  # jobs a transaction: the first of a burst start while the rest is being recorded
+CATCH_UP_PER_SECOND = 10  # late runs are spread, so that a restart is not a stampede
+RETRY_SECONDS = 1.0  # after the ledger refused a write
+
+
+class DueLedger(Protocol):
+    """The part of the ledger that the scheduler needs."""
+
+    async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]: ...
+
+
+class GroupSchedule(Instants, Hashable, Protocol):
+    """A parsed schedule; jobs with equal ones are one group."""
+
+
+@dataclass(slots=True)
+class _Group:
+    schedule: GroupSchedule
+    next_at: int | None = None  # the next instant at which one of the members may be due
+    members: dict[str, _Member] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Member:
+    """A scheduled job, as little of it as the loop needs. Times are whole seconds since 1970."""
+
+    job_id: str
+    tenant: str
+    user_id: str
+    revision: int
+    group: _Group
+    mark: int  # each instant up to it has its record
+    end_at: int | None
+    jitter_seconds: float
+    overlap: Overlap
+    catch_up: CatchUp
+    window_seconds: float
+    max_runs: int | None
+    runs_created: int
+
+    def next_after(self, at: int) -> int | None:
+        """The job's next instant after both `at` and its mark; None = it has no more."""
+        if self.max_runs is not None and self.runs_created >= self.max_runs:
+            return None
+        next_at = self.group.schedule.next_after_timestamp(max(at, self.mark))
+        return None if next_at is None or (self.end_at is not None and next_at > self.end_at) else next_at
+
+
+Due = tuple[_Member, list[Occurrence]]
+
+
+class Scheduler:
+    """Knows jobs by `put` and `drop`, which take effect for the next instant at once; `run` is the loop.
+
+    `document` gives a job's definition as it is kept; `schedule_of` its parsed schedule. `on_finished`
+    hears of a job that has no instant left, and why; it is called from the loop and must not wait.
+    """
+
+    def __init__(
+        self,
+        ledger: DueLedger,
+        clock: Clock,
+        *,
+        document: Callable[[str], bytes],
+        schedule_of: Callable[[Job], GroupSchedule],
+        on_finished: Callable[[str, str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._document = document
+        self._schedule_of = schedule_of
+        self._on_finished = on_finished
+        self._groups: dict[GroupSchedule, _Group] = {}
+        self._members: dict[str, _Member] = {}
+        self._heap: list[tuple[int, int, _Group]] = []
+        self._tickets = itertools.count()
+        self._due: deque[tuple[_Member, int]] = deque()
+        self._behind: dict[str, _Member] = {}
+        self._catch_up_free_at = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.last_pass_at: datetime | None = None  # the heartbeat of the loop, for status and metrics
+
+    def __len__(self) -> int:
+        """How many jobs are scheduled."""
+        return len(self._members)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._members
+
+    def put(self, job: Job, *, accounted_until: datetime | None = None, runs_created: int = 0) -> None:
+        """Schedule a job, or replace its definition; one that is not enabled is dropped.
+
+        `accounted_until` and `runs_created` are the ledger's, None and 0 for a job that never came due;
+        what the scheduler itself knows of the job is never set back.
+        """
+        old = self._members.get(job.id)
+        self.drop(job.id)
+        if not job.enabled or job.deleted_at is not None:
+            return
+        member = self._member(job, accounted_until, runs_created, old)
+        next_at = member.next_after(member.mark)
+        if next_at is None:
+            self._on_finished(job.id, _why_finished(member))
+            return
+        self._members[job.id] = member
+        self._groups[member.group.schedule] = member.group
+        member.group.members[job.id] = member
+        now = int(self._clock.now().timestamp())
+        if next_at <= now:
+            self._behind[job.id] = member
+        upcoming = next_at if next_at > now else member.group.schedule.next_after_timestamp(now)
+        self._arm(member.group, upcoming)
+        self._wake.set()
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job: paused, deleted or finished. Unknown ids are fine."""
+        member = self._members.pop(job_id, None)
+        self._behind.pop(job_id, None)
+        if member is None:
+            return
+        del member.group.members[job_id]
+        if not member.group.members:
+            del self._groups[member.group.schedule]
+
+    def next_at(self, job_id: str) -> datetime | None:
+        """When the job is due next, strictly after now; None = it is not scheduled."""
+        member = self._members.get(job_id)
+        at = None if member is None else member.next_after(int(self._clock.now().timestamp()))
+        return None if at is None else datetime.fromtimestamp(at, UTC)
+
+    def overdue_seconds(self) -> float:
+        """How far the loop is behind the earliest instant that it knows; 0 when it keeps up."""
+        top = self._heap[0][0] if self._heap else None
+        return 0.0 if top is None else max(self._clock.now().timestamp() - top, 0.0)
+
+    async def run(self) -> None:
+        """Until `stop`. Survives whatever a pass raises: it is logged, and the pass is done again."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                await self._pass()
+                seconds = self._idle_seconds()
+            except Unavailable as error:
+                log.warning("due instants wait for the ledger: %s", error, extra={"action": "schedule"})
+                seconds = RETRY_SECONDS
+            except Exception:
+                log.exception("a scheduling pass failed; it is done again", extra={"action": "schedule"})
+                seconds = RETRY_SECONDS
+            if seconds > 0:
+                await self._clock.wait(self._wake, seconds)
+
+    def stop(self) -> None:
+        """Let `run` return after the pass it is in; nothing due is lost, the next start finds it."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _pass(self) -> None:
+        """Record everything that is due now, a slice at a time, so that others get their turn between."""
+        now = self._clock.now()
+        self.last_pass_at = now
+        self._collect(int(now.timestamp()))
+        try:
+            while (due := self._slice(int(now.timestamp()))) and not self._stopping:
+                await self._record(due, now)
+                await asyncio.sleep(0)
+        finally:
+            # What a failed write left over is looked at again, job by job, in the next pass.
+            self._fall_behind(member for member, _ in self._due)
+            self._due.clear()
+
+    def _collect(self, now: int) -> None:
+        """Move the members of groups that are due to `_due`, or to `_behind` where it is not so simple."""
+        while self._heap and self._heap[0][0] <= now:
+            at, _, group = heapq.heappop(self._heap)
+            if group.next_at != at or not group.members:
+                continue
+            following = group.schedule.next_after_timestamp(at)
+            simple = now - at <= ON_TIME_SECONDS and (following is None or following > now)
+            for member in group.members.values():
+                if member.mark < at and member.job_id not in self._behind:
+                    if simple:
+                        self._due.append((member, at))
+                    else:
+                        self._behind[member.job_id] = member
+            group.next_at = None
+            self._arm(group, following if simple else group.schedule.next_after_timestamp(now))
+
+    def _slice(self, now: int) -> list[Due]:
+        """The next jobs to be recorded in one write, with the fate of each of their due instants."""
+        due: list[Due] = []
+        while self._due and len(due) < PLANS_PER_WRITE:
+            member, at = self._due.popleft()
+            if self._is_current(member) and (member.end_at is None or at <= member.end_at):
+                due.append((member, [Occurrence(at, "run")]))
+        while self._behind and len(due) < PLANS_PER_WRITE:
+            member = self._behind.pop(next(iter(self._behind)))
+            due.append((member, _catch_up(member, now)))
+        return due
+
+    async def _record(self, due: list[Due], now: datetime) -> None:
+        seconds = int(now.timestamp())
+        busy = [(member, instants) for member, instants in due if instants]
+        plans = [self._plan(member, instants, now) for member, instants in busy]
+        try:
+            answers = await self._ledger.record_due(plans, now) if plans else []
+        except BaseException:
+            self._fall_behind(member for member, _ in due)
+            raise
+        for (member, instants), answer in zip(busy, answers, strict=True):
+            member.mark = max(member.mark, instants[-1].at)
+            member.runs_created += answer.runs
+        for member, _ in due:
+            if self._is_current(member) and member.next_after(seconds) is None:
+                self.drop(member.job_id)
+                self._on_finished(member.job_id, _why_finished(member))
+
+    def _plan(self, member: _Member, instants: list[Occurrence], now: datetime) -> JobPlan:
+        return JobPlan(
+            job_id=member.job_id,
+            tenant=member.tenant,
+            user_id=member.user_id,
+            revision=member.revision,
+            definition=self._document(member.job_id),
+            overlap=member.overlap,
+            accounted_until=_instant(instants[-1].at),
+            instants=tuple(self._planned(member, one, now) for one in instants),
+        )
+
+    def _planned(self, member: _Member, one: Occurrence, now: datetime) -> PlannedInstant:
+        at = _instant(one.at)
+        if one.verdict == "missed":
+            return PlannedInstant(at, "missed", at, one.trigger, one.reason)
+        start = self._catch_up_slot(now) if one.trigger == "catchUp" else one.at + _jitter(member, one.at)
+        return PlannedInstant(at, "run", datetime.fromtimestamp(start, UTC), one.trigger)
+
+    def _catch_up_slot(self, now: datetime) -> float:
+        slot = max(self._catch_up_free_at, now.timestamp())
+        self._catch_up_free_at = slot + 1 / CATCH_UP_PER_SECOND
+        return slot
+
+    def _member(
+        self, job: Job, accounted_until: datetime | None, runs_created: int, old: _Member | None
+    ) -> _Member:
+        schedule = self._schedule_of(job)
+        marks = [int(job.scheduled_since.timestamp())]
+        if job.start_at is not None:
+            marks.append(_ceil(job.start_at) - 1)
+        if accounted_until is not None:
+            marks.append(int(accounted_until.timestamp()))
+        if old is not None:
+            marks.append(old.mark)
+            runs_created = max(runs_created, old.runs_created)
+        return _Member(
+            job_id=job.id,
+            tenant=job.tenant,
+            user_id=job.user_id,
+            revision=job.revision,
+            group=self._groups.get(schedule) or _Group(schedule),
+            mark=max(marks),
+            end_at=None if job.end_at is None else int(job.end_at.timestamp()),
+            jitter_seconds=job.jitter_seconds,
+            overlap=job.overlap,
+            catch_up=job.catch_up,
+            window_seconds=job.catch_up_window_seconds,
+            max_runs=job.max_runs,
+            runs_created=runs_created,
+        )
+
+    def _arm(self, group: _Group, at: int | None) -> None:
+        """See to it that the group is looked at, at `at` or before."""
+        if at is not None and (group.next_at is None or at < group.next_at):
+            group.next_at = at
+            heapq.heappush(self._heap, (at, next(self._tickets), group))
+
+    def _fall_behind(self, members: Iterable[_Member]) -> None:
+        self._behind.update((member.job_id, member) for member in members if self._is_current(member))
+
+    def _is_current(self, member: _Member) -> bool:
+        return self._members.get(member.job_id) is member
+
+    def _idle_seconds(self) -> float:
+        if self._behind:
+            return 0.0
+        if not self._heap:
+            return MAX_SLEEP
+        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), MAX_SLEEP)
+
+
+def _catch_up(member: _Member, now: int) -> list[Occurrence]:
+    """The fate of all instants of a job between its mark and now, within its bounds."""
+    due = occurrences(
+        member.group.schedule,
+        after=member.mark,
+        now=now if member.end_at is None else min(now, member.end_at),
+        catch_up=member.catch_up,
+        window_seconds=member.window_seconds,
+    )
+    return due if member.max_runs is None else list(_at_most(due, member.max_runs - member.runs_created))
+
+
+def _at_most(due: list[Occurrence], runs: int) -> Iterator[Occurrence]:
+    """The instants up to the one that uses up the last of `runs`; the job ends with it."""
+    for one in due:
+        if runs <= 0:
+            return
+        runs -= one.verdict == "run"
+        yield one
+
+
+def _jitter(member: _Member, at: int) -> float:
+    """Seconds to wait, always the same for a job, and never past its next instant."""
+    if member.jitter_seconds == 0:
+        return 0.0
+    following = member.group.schedule.next_after_timestamp(at)
+    span = member.jitter_seconds if following is None else min(member.jitter_seconds, following - at)
+    return span * stable_fraction(member.job_id)
+
+
+def _why_finished(member: _Member) -> str:
+    if member.max_runs is not None and member.runs_created >= member.max_runs:
+        return f"completed: maxRuns {member.max_runs} is reached"
+    if member.end_at is not None:
+        return "completed: no instant is left before endAt"
+    return "completed: the schedule has no instant left"
+
+
+def _instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _ceil(instant: datetime) -> int:
+    return -int(-instant.timestamp() // 1)

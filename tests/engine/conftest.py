@@ -1,0 +1,203 @@
+"""The engine on a real SQLite ledger and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from carapace_cron.clock import ManualClock
+from carapace_cron.database import Database
+from carapace_cron.errors import InvalidValue
+from carapace_cron.executor import Executor
+from carapace_cron.ids import new_job_id
+from carapace_cron.ledger.ending import AttemptEnd
+from carapace_cron.ledger.history import RunFilter
+from carapace_cron.ledger.migrations.upgrade import upgrade
+from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.job import HttpRequest, Job
+from carapace_cron.model.run import Outcome, Run
+from carapace_cron.ports.runner import Runner, Work
+from carapace_cron.schedule import parse
+from carapace_cron.scheduler import Scheduler
+
+START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+class TestRunner:
+    """Does what the command says: ``ok``, ``fail``, ``hang`` until it is told, ``raise``, ``say <text>``."""
+
+    __test__ = False
+    kind = "test"
+
+    def __init__(self) -> None:
+        self.began: list[Work] = []
+        self.stopped: list[str] = []
+        self.let_go = asyncio.Event()
+        self.working = 0
+        self.most_working = 0
+
+    def claims(self, command: str) -> bool:
+        return not command.startswith("unknown")
+
+    def check(self, command: str, http: HttpRequest | None) -> None:
+        if command == "forbidden":
+            raise InvalidValue("command forbidden is not run here", field="command")
+
+    async def run(self, work: Work) -> Outcome:
+        self.began.append(work)
+        self.working += 1
+        self.most_working = max(self.most_working, self.working)
+        try:
+            return await self._do(work)
+        except asyncio.CancelledError:
+            self.stopped.append(work.run_id)
+            raise
+        finally:
+            self.working -= 1
+
+    async def _do(self, work: Work) -> Outcome:
+        word, _, rest = work.command.partition(" ")
+        if word == "hang":
+            await self.let_go.wait()
+        if word == "raise":
+            raise RuntimeError("secret detail")
+        if word == "fail" or (word == "failtimes" and work.attempt <= int(rest)):
+            return Outcome("failure", error="it said no")
+        return Outcome("success", output=rest)
+
+
+class OneRunner:
+    """The runners' registry with a single runner."""
+
+    def __init__(self, runner: TestRunner) -> None:
+        self.runner = runner
+
+    def for_command(self, command: str) -> Runner:
+        if not self.runner.claims(command):
+            raise InvalidValue(f'nothing runs "{command}"', field="command")
+        return self.runner
+
+    def check(self, command: str, http: HttpRequest | None) -> None:
+        self.for_command(command).check(command, http)
+
+
+class Engine:
+    """Scheduler and executor around one ledger, as in a gateway, with the jobs in a dict."""
+
+    def __init__(self, path: Path, clock: ManualClock, *, slots: int = 5) -> None:
+        self.path = path
+        self.clock = clock
+        self.slots = slots
+        self.jobs: dict[str, Job] = {}
+        self.runner = TestRunner()
+        self.finished: list[tuple[str, str]] = []
+        self.ended: list[tuple[AttemptEnd, str]] = []
+
+    async def open(self) -> None:
+        self.database = Database(self.path, upgrade)
+        await self.database.open()
+        self.clock.busy.append(lambda database=self.database: database.in_flight > 0)
+        self.runs = Runs(self.database)
+        self.scheduler = Scheduler(
+            self.runs,
+            self.clock,
+            document=lambda job_id: self.jobs[job_id].model_dump_json(by_alias=True).encode(),
+            schedule_of=lambda job: parse(job.schedule, job.timezone, anchor=job.created_at),
+            on_finished=lambda job_id, reason: self.finished.append((job_id, reason)),
+        )
+        self.executor = Executor(
+            self.runs,
+            OneRunner(self.runner),
+            self.clock,
+            owner=f"test-{id(self.database)}",
+            slots=self.slots,
+            on_ended=lambda end, status: self.ended.append((end, status)),
+        )
+        progress = await self.runs.progress()
+        for job in self.jobs.values():
+            known = progress.get(job.id)
+            if known is None:
+                self.scheduler.put(job)
+            else:
+                self.scheduler.put(
+                    job, accounted_until=known.accounted_until, runs_created=known.runs_created
+                )
+
+    def start(self, *, scheduler: bool = True, executor: bool = True) -> None:
+        self.loops = []
+        if scheduler:
+            self.loops.append(asyncio.create_task(self.scheduler.run()))
+        if executor:
+            self.loops.append(asyncio.create_task(self.executor.run()))
+
+    async def crash(self) -> None:
+        """What kill -9 leaves behind: the tasks are gone, nothing was recorded by them."""
+        for task in [*self.loops, *self.executor._tasks]:
+            task.cancel()
+        await asyncio.gather(*self.loops, *self.executor._tasks, return_exceptions=True)
+        await self.database.close()
+
+    async def stop(self, grace: float = 0.0) -> None:
+        self.scheduler.stop()
+        stopping = asyncio.create_task(self.executor.stop(grace))
+        for _ in range(20):
+            await self.clock.advance(0.5)
+            if stopping.done():
+                break
+        await stopping
+        await asyncio.gather(*self.loops)
+        await self.database.close()
+
+    def add(self, schedule: str = "* * * * *", command: str = "ok", **settings: object) -> Job:
+        now = self.clock.now()
+        document = {
+            "id": new_job_id(now),
+            "tenant": "acme",
+            "userId": "alice",
+            "name": "a job",
+            "schedule": schedule,
+            "command": command,
+            "channelId": "gateway",
+            "createdAt": now,
+            "updatedAt": now,
+            "scheduledSince": now,
+            **settings,
+        }
+        job = Job.model_validate(document)
+        self.jobs[job.id] = job
+        if hasattr(self, "scheduler"):
+            self.scheduler.put(job)
+        return job
+
+    async def all_runs(self, job: Job) -> list[Run]:
+        """Oldest first."""
+        page = await self.runs.page(RunFilter(job.tenant, job_id=job.id), limit=10_000)
+        return page.items[::-1]
+
+    async def states(self, job: Job) -> list[str]:
+        return [run.status for run in await self.all_runs(job)]
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    """An open engine whose loops are not started yet."""
+    made = Engine(tmp_path / "ledger.sqlite", ManualClock(START))
+    await made.open()
+    yield made
+    if hasattr(made, "loops"):
+        made.runner.let_go.set()
+        for task in [*made.loops, *made.executor._tasks]:
+            task.cancel()
+        await asyncio.gather(*made.loops, *made.executor._tasks, return_exceptions=True)
+    await made.database.close()
+
+
+def minutes(instants: Sequence[datetime]) -> list[str]:
+    return [instant.strftime("%H:%M") for instant in instants]
+
+
+Maker = Callable[..., Job]

@@ -1,0 +1,235 @@
+"""Each due instant of an enabled job has one record: shown on a real ledger, with a clock the test moves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from carapace_cron.errors import Unavailable
+from carapace_cron.ledger.planning import JobPlan, Planned
+
+from .conftest import START, Engine, minutes
+
+
+async def test_it_runs_each_instant_once(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(5 * 60)
+    runs = await engine.all_runs(job)
+    assert minutes([run.scheduled_for for run in runs]) == ["09:01", "09:02", "09:03", "09:04", "09:05"]
+    assert {run.status for run in runs} == {"success"}
+    assert [work.attempt for work in engine.runner.began] == [1] * 5
+
+
+async def test_it_runs_nothing_twice_when_two_schedulers_tick(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    twin = Engine(engine.path, engine.clock)
+    twin.jobs = engine.jobs
+    await twin.open()
+    engine.start()
+    twin.start(executor=False)
+    await engine.clock.advance(3 * 60)
+    assert await engine.states(job) == ["success"] * 3
+    await twin.crash()
+
+
+async def test_it_takes_no_instant_of_the_time_before_the_job_was_made(engine: Engine) -> None:
+    await engine.clock.advance(0.5)
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(60)
+    assert minutes([run.scheduled_for for run in await engine.all_runs(job)]) == ["09:01"]
+
+
+async def test_pause_takes_effect_for_the_next_instant(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(60 + 59)
+    engine.scheduler.put(job.evolve(enabled=False))
+    await engine.clock.advance(120)
+    assert len(await engine.all_runs(job)) == 1
+    assert engine.scheduler.next_at(job.id) is None
+
+
+async def test_a_new_schedule_takes_effect_for_the_next_instant(engine: Engine) -> None:
+    job = engine.add("*/10 * * * *")
+    engine.start()
+    await engine.clock.advance(60)
+    changed = job.evolve(schedule="* * * * *", revision=2, scheduled_since=engine.clock.now())
+    engine.jobs[job.id] = changed
+    engine.scheduler.put(changed)
+    await engine.clock.advance(120)
+    runs = await engine.all_runs(job)
+    assert minutes([run.scheduled_for for run in runs]) == ["09:02", "09:03"]
+    assert {run.revision for run in runs} == {2}
+
+
+async def test_an_update_that_keeps_the_schedule_repeats_and_loses_nothing(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(90)
+    engine.jobs[job.id] = job.evolve(revision=2, description="new")
+    engine.scheduler.put(engine.jobs[job.id])
+    await engine.clock.advance(60)
+    assert [run.revision for run in await engine.all_runs(job)] == [1, 2]
+
+
+async def test_a_delay_of_more_than_24_days_is_waited_out(engine: Engine) -> None:
+    """Timers that overflow at 2^31 ms fire at once; ours waits."""
+    job = engine.add("0 0 25 12 *")
+    engine.start()
+    await engine.clock.advance(60)
+    assert await engine.all_runs(job) == []
+    engine.clock.step(timedelta(days=33))
+    assert engine.clock.now() < START + timedelta(days=34)
+    await engine.clock.advance(0.5)
+    assert await engine.all_runs(job) == []
+
+
+async def test_a_clock_set_back_an_hour_repeats_nothing(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(180)
+    engine.clock.step(timedelta(hours=-1))
+    await engine.clock.advance(180)
+    assert minutes([run.scheduled_for for run in await engine.all_runs(job)]) == ["09:01", "09:02", "09:03"]
+    await engine.clock.advance(58 * 60)
+    assert len(await engine.all_runs(job)) == 4
+
+
+async def test_a_job_made_after_the_clock_was_set_back_runs_on_the_new_time(engine: Engine) -> None:
+    engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(180)
+    engine.clock.step(timedelta(hours=-1))
+    late = engine.add("* * * * *")
+    await engine.clock.advance(60)
+    assert minutes([run.scheduled_for for run in await engine.all_runs(late)]) == ["08:04"]
+
+
+async def test_a_clock_set_forward_is_one_catch_up(engine: Engine) -> None:
+    job = engine.add("* * * * *", catchUp="latest")
+    engine.start()
+    await engine.clock.advance(30)
+    engine.clock.step(timedelta(minutes=30))
+    await engine.clock.advance(5)
+    states = await engine.states(job)
+    assert states == ["missed"] * 29 + ["success"]
+    last = (await engine.all_runs(job))[-1]
+    assert last.trigger == "catchUp"
+
+
+async def test_missed_instants_say_why(engine: Engine) -> None:
+    job = engine.add("*/10 * * * *", catchUp="none")
+    engine.start()
+    engine.clock.step(timedelta(minutes=25))
+    await engine.clock.advance(5)
+    reasons = [run.reason or "" for run in await engine.all_runs(job)]
+    assert reasons[0].startswith("900 s late, and the job's catchUp is none")
+    assert await engine.states(job) == ["missed", "missed"]
+
+
+async def test_catch_up_all_runs_each_missed_instant_one_after_another(engine: Engine) -> None:
+    job = engine.add("*/10 * * * *", catchUp="all", command="hang")
+    engine.start()
+    engine.clock.step(timedelta(minutes=45))
+    await engine.clock.advance(5)
+    assert await engine.states(job) == ["running", "queued", "queued", "queued"]
+    engine.runner.let_go.set()
+    await engine.clock.advance(5)
+    assert await engine.states(job) == ["success"] * 4
+    assert engine.runner.most_working == 1
+
+
+async def test_late_runs_are_spread(engine: Engine) -> None:
+    jobs = [engine.add("*/10 * * * *") for _ in range(30)]
+    engine.start(executor=False)
+    engine.clock.step(timedelta(minutes=12))
+    await engine.clock.advance(0.5)
+    starts = sorted([(await engine.all_runs(job))[0].available_at for job in jobs])
+    assert (starts[-1] - starts[0]).total_seconds() == 2.9
+
+
+async def test_jitter_is_the_same_for_every_instant_of_a_job(engine: Engine) -> None:
+    job = engine.add("* * * * *", jitterSeconds=30, overlap="allow")
+    engine.start(executor=False)
+    await engine.clock.advance(130)
+    runs = await engine.all_runs(job)
+    offsets = {run.available_at - run.scheduled_for for run in runs if run.available_at}
+    assert len(runs) == 2 and len(offsets) == 1
+    assert timedelta(0) < offsets.pop() < timedelta(seconds=30)
+
+
+async def test_max_runs_ends_the_job(engine: Engine) -> None:
+    job = engine.add("* * * * *", maxRuns=2)
+    engine.start()
+    await engine.clock.advance(10 * 60)
+    assert len(await engine.all_runs(job)) == 2
+    assert engine.finished == [(job.id, "completed: maxRuns 2 is reached")]
+
+
+async def test_start_and_end_bound_the_instants(engine: Engine) -> None:
+    job = engine.add("* * * * *", startAt="2026-11-21T09:03:00Z", endAt="2026-11-21T09:05:00Z")
+    engine.start()
+    await engine.clock.advance(10 * 60)
+    runs = await engine.all_runs(job)
+    assert minutes([run.scheduled_for for run in runs]) == ["09:03", "09:04", "09:05"]
+    assert engine.finished == [(job.id, "completed: no instant is left before endAt")]
+
+
+async def test_a_one_shot_runs_once_and_is_finished(engine: Engine) -> None:
+    job = engine.add("at 2026-11-21T09:02:00Z")
+    engine.start()
+    await engine.clock.advance(10 * 60)
+    assert await engine.states(job) == ["success"]
+    assert engine.finished == [(job.id, "completed: the schedule has no instant left")]
+
+
+async def test_a_failing_ledger_delays_an_instant_and_loses_none(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    real = engine.runs.record_due
+    failures = iter([True, True, False])
+
+    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
+        if next(failures, False):
+            raise Unavailable("the disk is full")
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
+    engine.start()
+    await engine.clock.advance(65)
+    assert await engine.states(job) == ["success"]
+
+
+async def test_after_a_restart_missed_instants_are_caught_up(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(120)
+    await engine.crash()
+    engine.clock.step(timedelta(minutes=5))
+    again = Engine(engine.path, engine.clock)
+    again.jobs = engine.jobs
+    await again.open()
+    again.start()
+    await again.clock.advance(10)
+    assert await again.states(job) == ["success"] * 2 + ["missed"] * 4 + ["success"]
+    await again.stop()
+    engine.database = again.database
+
+
+async def test_a_long_outage_is_recorded_in_bounded_work(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    engine.start(executor=False)
+    engine.clock.step(timedelta(days=400))
+    await engine.clock.advance(1)
+    runs = await engine.all_runs(job)
+    assert len(runs) == 1001
+    assert "like every instant from then until" in (runs[0].reason or "")
+    assert runs[-1].status == "queued"
+
+
+async def test_many_jobs_of_one_schedule_are_all_recorded(engine: Engine) -> None:
+    jobs = [engine.add("* * * * *") for _ in range(600)]
+    engine.start(executor=False)
+    await engine.clock.advance(61)
+    assert sum([len(await engine.all_runs(job)) for job in jobs[::50]]) == 12
+    assert len(engine.scheduler) == 600
