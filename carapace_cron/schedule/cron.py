@@ -30,28 +30,33 @@ _WEEKDAY_NAMES = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One of cron's columns: what it is called, what it holds, and how a step that is too wide is said."""
+    """One of cron's columns: what it is called, its first and last value, the mask of all, and its names."""
 
     name: str
     low: int
     high: int
+    all: int
     names: dict[str, int]
     expected: str
 
 
-SECOND = Field("second", 0, 59, {}, "0–59")
-MINUTE = Field("minute", 0, 59, {}, "0–59")
-HOUR = Field("hour", 0, 23, {}, "0–23")
-DAY_OF_MONTH = Field("day of month", 1, 31, {}, "1–31, L, LW or 15W")
-MONTH = Field("month", 1, 12, {name: n for n, name in enumerate(_MONTH_NAMES, 1)}, "1–12 or JAN–DEC")
+SECOND = Field("second", 0, 59, (1 << 60) - 1, {}, "0–59")
+MINUTE = Field("minute", 0, 59, (1 << 60) - 1, {}, "0–59")
+HOUR = Field("hour", 0, 23, (1 << 24) - 1, {}, "0–23")
+DAY_OF_MONTH = Field("day of month", 1, 31, (1 << 32) - 2, {}, "1–31, L, LW or 15W")
+_BY_MONTH_NAME = {name: n for n, name in enumerate(_MONTH_NAMES, 1)}
+_BY_WEEKDAY_NAME = {name: n for n, name in enumerate(_WEEKDAY_NAMES)}
+MONTH = Field("month", 1, 12, (1 << 13) - 2, _BY_MONTH_NAME, "1–12 or JAN–DEC")
 DAY_OF_WEEK = Field(
     "day of week",
     0,
     7,
-    {name: n for n, name in enumerate(_WEEKDAY_NAMES)},
+    (1 << 8) - 1,
+    _BY_WEEKDAY_NAME,
     "0–7 or SUN–SAT (0 and 7 are Sunday), FRIL or MON#2",
 )
 
+_EVERY_DAY = Days()
 _WORKDAY = re.compile(r"([0-9]{1,2})W")
 _NTH = re.compile(r"([0-9A-Z]+)#([0-9]+)")
 _LAST = re.compile(r"([0-9A-Z]+)L")
@@ -106,7 +111,16 @@ def _days(day: str, weekday: str, text: str) -> Days:
     # As in Debian's cron the star is looked for at the beginning of the field: "*/2" counts as one.
     either = not day.startswith("*") and not weekday.startswith("*")
     if day == "*" and weekday == "*":
-        return Days()
+        return _EVERY_DAY
+    of_month, from_end, last_workday, nearest = _month_part(day, text)
+    of_week, nth, last = _week_part(weekday, text)
+    return Days(of_month, from_end, last_workday, nearest, of_week, nth, last, either)
+
+
+def _month_part(day: str, text: str) -> tuple[int, int, bool, tuple[int, ...]]:
+    """Plain days, those counted from the end, whether the last workday, and workdays near to a day."""
+    if "L" not in day and "W" not in day:
+        return _mask(DAY_OF_MONTH, day, text), 0, False, ()
     of_month, from_end, last_workday, nearest = 0, 0, False, []
     for term in day.split(","):
         if term == "L":
@@ -117,6 +131,13 @@ def _days(day: str, weekday: str, text: str) -> Days:
             nearest.append(_number(DAY_OF_MONTH, match[1], text))
         else:
             of_month |= _term(DAY_OF_MONTH, term, text)
+    return of_month, from_end, last_workday, tuple(nearest)
+
+
+def _week_part(weekday: str, text: str) -> tuple[int, tuple[tuple[int, int], ...], int]:
+    """Plain weekdays, nth weekdays of the month, last weekdays of the month."""
+    if "L" not in weekday and "#" not in weekday:
+        return _week(_mask(DAY_OF_WEEK, weekday, text)), (), 0
     of_week, nth, last = 0, [], 0
     for term in weekday.split(","):
         if match := _NTH.fullmatch(term):
@@ -125,7 +146,7 @@ def _days(day: str, weekday: str, text: str) -> Days:
             last |= 1 << _monday_based(_number(DAY_OF_WEEK, match[1], text))
         else:
             of_week |= _week(_term(DAY_OF_WEEK, term, text))
-    return Days(of_month, from_end, last_workday, tuple(nearest), of_week, tuple(nth), last, either)
+    return of_week, tuple(nth), last
 
 
 def _nth(number: str, text: str) -> int:
@@ -145,6 +166,10 @@ def _week(mask: int) -> int:
 
 
 def _mask(field: Field, value: str, text: str) -> int:
+    if value == "*":
+        return field.all
+    if "," not in value:
+        return _term(field, value, text)
     mask = 0
     for term in value.split(","):
         mask |= _term(field, term, text)
@@ -153,6 +178,8 @@ def _mask(field: Field, value: str, text: str) -> int:
 
 def _term(field: Field, term: str, text: str) -> int:
     """One part of a list: ``*``, ``5``, ``1-5``, each perhaps with a step behind a slash."""
+    if term.isdigit():
+        return 1 << _number(field, term, text)
     span, slash, step = term.partition("/")
     width = _step(field, step, term, text) if slash else 1
     if span == "*":
@@ -183,10 +210,11 @@ def _step(field: Field, step: str, term: str, text: str) -> int:
 
 
 def _number(field: Field, value: str, text: str) -> int:
-    if value in field.names:
+    if value.isdigit():
+        if field.low <= int(value) <= field.high:
+            return int(value)
+    elif value in field.names:
         return field.names[value]
-    if value.isdigit() and field.low <= int(value) <= field.high:
-        return int(value)
     raise ScheduleError(field.name, value, f"expected {field.expected}", within=text)
 
 

@@ -67,13 +67,16 @@ class NamesLocalTimes:
     def next_after(self, times: WallTimes, zone: Zone, instant: int) -> int | None:
         stretch = zone.stretch_at(instant + 1)
         new = zone.highs[stretch]  # readings from here on are still to come
-        if zone.starts[stretch] <= instant:
-            new = max(new, instant + 1 + zone.offsets[stretch])
+        shown = instant + 1 + zone.offsets[stretch]
+        if shown > new and zone.starts[stretch] <= instant:
+            new = shown
         while (wall := times.at_or_after(new)) is not None:
-            stretch = zone.stretch_reaching(wall)
-            at = _instant_of(wall, zone, stretch)
-            if at is not None:
-                return at
+            if wall >= zone.highs[stretch + 1]:
+                stretch = zone.stretch_reaching(wall)
+            if wall >= zone.starts[stretch] + zone.offsets[stretch]:
+                return wall - zone.offsets[stretch]
+            if (end_of_gap := _instant_of(wall, zone, stretch)) is not None:
+                return end_of_gap
             new = zone.wall_start(stretch)
         return None
 

@@ -39,6 +39,12 @@ class Days:
             mask = self._masks[shape] = self._worked_out(first, length)
         return mask
 
+    def surely_in_every_month(self) -> bool:
+        """Whether a look at the fields is enough to know that every month has such a day."""
+        if self.of_week == ALL_WEEKDAYS:
+            return self.of_month & _up_to(_SHORTEST) != 0
+        return self.of_week != 0 and (self.either or self.of_month == ALL_DAYS)
+
     def _worked_out(self, first: int, length: int) -> int:
         by_month, by_week = self._by_month(first, length), self._by_week(first, length)
         both = by_month | by_week if self.either else by_month & by_week

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from carapace_cron.schedule import daylight
 from carapace_cron.schedule.schedule import Schedule
-from carapace_cron.schedule.wall import DAY, WallTimes
+from carapace_cron.schedule.wall import DAY, NEVER, WallTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class LocalSchedule(Schedule):
         return f"{self.words()} ({self.zone})"
 
     def shortest_period(self) -> timedelta:
-        return timedelta(seconds=self.gap()) if self.gap() < 10**9 else timedelta.max
+        gap = self.gap()
+        return timedelta(seconds=gap) if gap < NEVER // 2 else timedelta.max
 
     def note(self, at: int) -> str | None:
         stretch = self.place.stretch_at(at)

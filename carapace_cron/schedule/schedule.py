@@ -80,13 +80,16 @@ class Schedule(ABC):
         >>> print(weekdays.next_after(datetime(2026, 11, 20, 14, 0, tzinfo=UTC)))
         2026-11-23 14:00:00+00:00
         """
-        found = self.next_after_timestamp((instant - EPOCH) // _SECOND)
-        return None if found is None else EPOCH + timedelta(seconds=found)
+        since = instant - EPOCH
+        found = self.next_after_timestamp(since.days * 86_400 + since.seconds)
+        return None if found is None else datetime.fromtimestamp(found, UTC)
 
     def previous(self, instant: datetime) -> datetime | None:
         """The last instant strictly before `instant`; None when there is none from 1900 on."""
-        found = self.previous_timestamp(-((EPOCH - instant) // _SECOND))
-        return None if found is None else EPOCH + timedelta(seconds=found)
+        since = instant - EPOCH
+        begun = 1 if since.microseconds else 0  # the second that `instant` lies in is before it
+        found = self.previous_timestamp(since.days * 86_400 + since.seconds + begun)
+        return None if found is None else datetime.fromtimestamp(found, UTC)
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """The instants after `start`, up to and including `end`, ascending."""
@@ -98,11 +101,11 @@ class Schedule(ABC):
     def upcoming(self, instant: datetime, count: int) -> list[Upcoming]:
         """The next `count` instants after `instant`, each with its local time and what moved it."""
         found: list[Upcoming] = []
-        at = self.next_after_timestamp((instant - EPOCH) // _SECOND)
+        at = self.next_after(instant)
         while at is not None and len(found) < count:
-            local = self.place.local(at)
+            local = at.astimezone(self.place.info)
             seconds = ":%S" if local.second else ""
             shown = local.strftime(f"%a %Y-%m-%d %H:%M{seconds} %Z")
-            found.append(Upcoming(EPOCH + timedelta(seconds=at), shown, self.note(at)))
-            at = self.next_after_timestamp(at)
+            found.append(Upcoming(at, shown, self.note((at - EPOCH) // _SECOND)))
+            at = self.next_after(at)
         return found

@@ -29,7 +29,7 @@ from carapace_cron.schedule.errors import ScheduleError
 
 FIRST_YEAR = 1900  # nothing before it is looked for; tzdata knows hardly any clock change before it
 LAST_YEAR = 2199  # as systemd; nothing after it is promised
-ALWAYS = -(10**15)  # a bound before all time
+ALWAYS, FOREVER = -(10**15), 10**15  # bounds before and after all time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400
@@ -44,7 +44,7 @@ class Zone:
     Stretch `i` begins at the instant `starts[i]` and has the constant `offsets[i]` (seconds east of UTC).
     `highs[i]` is the bound below which every wall reading has been reached or passed before it begins, so
     that ``starts[i] + offsets[i] > highs[i]`` says that clocks skipped readings there, and ``<`` that
-    readings repeat.
+    readings repeat. It has one entry more, for the end of all stretches.
     """
 
     name: str
@@ -68,13 +68,15 @@ class Zone:
         """What clocks show at the first instant of a stretch."""
         return self.starts[stretch] + self.offsets[stretch]
 
-    def local(self, instant: int) -> datetime:
-        """The instant as an aware datetime in this zone, for showing it."""
-        return (_EPOCH + timedelta(seconds=instant)).astimezone(self.info)
 
+@cache  # bounded: what is not a name of the database raises, and is not kept
+def load_zone(name: str) -> Zone:
+    """The zone of that name.
 
-@cache  # bounded: only names of the database get this far
-def _load(name: str) -> Zone:
+    Raises `ScheduleError` for the field ``timezone``, with the names that come nearest.
+    """
+    if name not in zone_names():
+        raise ScheduleError("timezone", name, _nearest(name))
     data = importlib.resources.files("tzdata.zoneinfo").joinpath(*name.split("/")).read_bytes()
     info = ZoneInfo.from_file(io.BytesIO(data), key=name)
     starts, offsets = [ALWAYS], [_offset(info, _year_start(FIRST_YEAR))]
@@ -84,16 +86,6 @@ def _load(name: str) -> Zone:
             starts.append(change)
             offsets.append(offset)
     return Zone(name, info, tuple(starts), tuple(offsets), tuple(_highs(starts, offsets)))
-
-
-def load_zone(name: str) -> Zone:
-    """The zone of that name.
-
-    Raises `ScheduleError` for the field ``timezone``, with the names that come nearest.
-    """
-    if name not in zone_names():
-        raise ScheduleError("timezone", name, _nearest(name))
-    return _load(name)
 
 
 @cache
@@ -166,7 +158,7 @@ def _search(info: ZoneInfo, begin: int, end: int) -> Iterator[int]:
 def _highs(starts: list[int], offsets: list[int]) -> Iterator[int]:
     high = ALWAYS
     yield high
-    for offset, end in zip(offsets, starts[1:], strict=False):  # the last stretch has no end
+    for offset, end in zip(offsets, [*starts[1:], FOREVER], strict=True):
         high = max(high, end + offset)
         yield high
 
