@@ -1,0 +1,316 @@
+"""A run is started once per attempt, retried without overlap, and stopped when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from carapace_cron.errors import Conflict, Unavailable
+from carapace_cron.ledger.claiming import fair_shares
+from carapace_cron.ledger.planning import JobPlan
+from carapace_cron.model.job import Job
+
+from .conftest import Engine
+
+
+def plan_of(job: Job) -> JobPlan:
+    return JobPlan(
+        job_id=job.id,
+        tenant=job.tenant,
+        user_id=job.user_id,
+        revision=job.revision,
+        definition=job.model_dump_json(by_alias=True).encode(),
+        overlap=job.overlap,
+        accounted_until=job.scheduled_since,
+        instants=(),
+    )
+
+
+async def test_a_failed_attempt_is_tried_again_after_5_10_and_20_seconds(engine: Engine) -> None:
+    job = engine.add("0 10 * * *", command="fail")
+    engine.start()
+    await engine.runs.start_now(plan_of(job), "k", engine.clock.now())
+    await engine.clock.advance(60)
+    (run,) = await engine.all_runs(job)
+    attempts = await engine.runs.attempts(run.id)
+    begun = [round((attempt["started_at"] - run.scheduled_for).total_seconds()) for attempt in attempts]
+    assert begun == [0, 5, 15, 35]
+    assert (run.status, run.attempt, run.error) == ("failure", 4, "it said no")
+
+
+async def test_a_retry_that_succeeds_ends_the_run_well(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="failtimes 2")
+    engine.start()
+    await engine.clock.advance(60 + 20)
+    (run,) = await engine.all_runs(job)
+    assert (run.status, run.attempt) == ("success", 3)
+    assert [status for _, status in engine.ended] == ["queued", "queued", "success"]
+
+
+async def test_a_run_between_two_attempts_still_counts_as_alive(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="fail", retry={"maxAttempts": 2, "initialSeconds": 70})
+    engine.start()
+    await engine.clock.advance(125)
+    assert await engine.states(job) == ["queued", "skipped"]
+    assert "had not ended" in ((await engine.all_runs(job))[1].reason or "")
+
+
+async def test_a_command_that_is_refused_is_not_tried_again(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="forbidden")
+    engine.start()
+    await engine.clock.advance(65)
+    (run,) = await engine.all_runs(job)
+    assert (run.status, run.attempt, run.error) == ("failure", 1, "command forbidden is not run here")
+
+
+async def test_what_a_runner_raises_is_not_told(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="raise", retry={"maxAttempts": 1})
+    engine.start()
+    await engine.clock.advance(61)
+    (run,) = await engine.all_runs(job)
+    assert run.status == "failure"
+    assert "secret" not in (run.error or "") and run.id in (run.error or "")
+
+
+async def test_a_timeout_stops_the_work(engine: Engine) -> None:
+    job = engine.add("0 10 * * *", command="hang", timeoutSeconds=0.05, retry={"maxAttempts": 1})
+    engine.start()
+    run = await engine.runs.start_now(plan_of(job), "k", engine.clock.now())
+    while not engine.runner.stopped:
+        await asyncio.sleep(0.01)
+    await engine.clock.advance(1)
+    ended = await engine.runs.get(run.id)
+    assert ended is not None
+    assert (ended.status, ended.error) == ("timeout", "stopped after 0.05 s, the job's timeoutSeconds")
+    assert engine.runner.working == 0
+
+
+async def test_cancel_stops_a_running_run_and_says_who(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    (run,) = await engine.all_runs(job)
+    assert await engine.runs.cancel(run.id, "alice asked", engine.clock.now()) == "running"
+    await engine.clock.advance(0.5)
+    (run,) = await engine.all_runs(job)
+    assert (run.status, run.reason, engine.runner.stopped) == ("cancelled", "alice asked", [run.id])
+
+
+async def test_cancel_ends_a_waiting_run_at_once(engine: Engine) -> None:
+    job = engine.add("* * * * *", jitterSeconds=60)
+    engine.start(executor=False)
+    await engine.clock.advance(61)
+    (run,) = await engine.all_runs(job)
+    assert await engine.runs.cancel(run.id, "not today", engine.clock.now()) == "cancelled"
+    assert await engine.runs.cancel(run.id, "again", engine.clock.now()) == "cancelled"
+    assert await engine.runs.cancel("run_" + "0" * 26, "x", engine.clock.now()) is None
+
+
+@pytest.mark.parametrize(
+    ("overlap", "states"),
+    [
+        ("skip", ["running", "skipped", "skipped"]),
+        ("queue", ["running", "queued", "queued"]),
+        ("allow", ["running", "running", "running"]),
+        ("cancelPrevious", ["cancelled", "cancelled", "running"]),
+    ],
+)
+async def test_the_overlap_policies(engine: Engine, overlap: str, states: list[str]) -> None:
+    job = engine.add("* * * * *", command="hang", overlap=overlap)
+    engine.start()
+    await engine.clock.advance(3 * 60 + 1)
+    assert await engine.states(job) == states
+
+
+async def test_queued_runs_follow_each_other_in_order(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang", overlap="queue")
+    engine.start()
+    await engine.clock.advance(4 * 60 + 1)
+    engine.runner.let_go.set()
+    await engine.clock.advance(1)
+    assert await engine.states(job) == ["success"] * 4
+    instants = [work.scheduled_for for work in engine.runner.began]
+    assert instants == sorted(instants) and engine.runner.most_working == 1
+
+
+async def test_cancel_previous_also_replaces_what_only_waits(engine: Engine) -> None:
+    job = engine.add("* * * * *", overlap="cancelPrevious", jitterSeconds=0)
+    engine.start(executor=False)
+    await engine.clock.advance(2 * 60 + 1)
+    first, second = await engine.all_runs(job)
+    assert (first.status, second.status) == ("cancelled", "queued")
+    assert second.available_at is not None
+
+
+async def test_a_slow_job_delays_no_other_while_slots_are_free(engine: Engine) -> None:
+    engine.add("* * * * *", command="hang")
+    quick = engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(3 * 60 + 1)
+    assert await engine.states(quick) == ["success"] * 3
+
+
+async def test_a_thousand_jobs_of_one_user_do_not_starve_one_of_another(engine: Engine) -> None:
+    engine.slots = 2
+    await engine.database.close()
+    await engine.open()
+    for _ in range(1000):
+        engine.add("* * * * *", command="ok")
+    only = engine.add("* * * * *", command="ok", userId="bob")
+    engine.start(executor=False)
+    await engine.clock.advance(60)
+    engine.loops.append(asyncio.create_task(engine.executor.run()))
+    await engine.clock.advance(0.1)
+    assert only.id in [work.job_id for work in engine.runner.began[:2]]
+
+
+def test_slots_go_to_the_tenant_and_then_the_user_with_least() -> None:
+    ready = {"a/x": 50, "a/y": 50, "b/z": 1, "c/w": 50}
+    assert fair_shares(ready, {"c/w": 2}, 6) == {"a/x": 2, "a/y": 2, "b/z": 1, "c/w": 1}
+
+
+async def test_only_as_many_as_there_are_slots_work_at_once(engine: Engine) -> None:
+    jobs = [engine.add("* * * * *", command="hang") for _ in range(12)]
+    engine.start()
+    await engine.clock.advance(62)
+    assert engine.runner.working == 5
+    engine.runner.let_go.set()
+    await engine.clock.advance(1)
+    assert [await engine.states(job) for job in jobs] == [["success"]] * 12
+    assert engine.runner.most_working == 5
+
+
+async def test_an_interrupted_run_is_found_and_tried_again(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    await engine.crash()
+    again = Engine(engine.path, engine.clock)
+    again.jobs = engine.jobs
+    await again.open()
+    again.runner.let_go.set()
+    again.start()
+    await again.clock.advance(8)
+    (run,) = await again.all_runs(job)
+    states = [attempt["state"] for attempt in await again.runs.attempts(run.id)]
+    assert (run.status, states) == ("success", ["lost", "success"])
+    await again.stop()
+    engine.database = again.database
+
+
+async def test_an_interrupted_run_without_retries_is_closed_as_lost(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang", retry={"maxAttempts": 1})
+    engine.start()
+    await engine.clock.advance(61)
+    await engine.crash()
+    again = Engine(engine.path, engine.clock)
+    again.jobs = engine.jobs
+    await again.open()
+    again.start()
+    await again.clock.advance(1)
+    (run,) = await again.all_runs(job)
+    assert run.status == "failure" and "what became of it is not known" in (run.error or "")
+    assert [attempt["state"] for attempt in await again.runs.attempts(run.id)] == ["lost"]
+    await again.stop()
+    engine.database = again.database
+
+
+async def test_stop_lets_attempts_end_within_the_grace(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    engine.clock.busy.append(lambda: engine.runner.let_go.set() or False)  # type: ignore[func-returns-value]
+    await engine.stop(grace=5)
+    again = Engine(engine.path, engine.clock)
+    await again.open()
+    assert await again.states(job) == ["success"]
+    await again.database.close()
+
+
+async def test_stop_hands_what_does_not_end_to_the_next_start(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    await engine.stop(grace=1)
+    assert engine.runner.working == 0
+    again = Engine(engine.path, engine.clock)
+    again.jobs = engine.jobs
+    await again.open()
+    (run,) = await again.all_runs(job)
+    assert (run.status, run.attempt) == ("queued", 1)
+    await again.database.close()
+
+
+async def test_an_end_after_a_lost_lease_is_refused(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang", retry={"maxAttempts": 2, "initialSeconds": 0})
+    engine.start()
+    await engine.clock.advance(61)
+    thief = Engine(engine.path, engine.clock)
+    thief.jobs = engine.jobs
+    await thief.open()
+    thief.start(scheduler=False)
+    await engine.clock.advance(1)
+    engine.runner.let_go.set()
+    await engine.clock.advance(1)
+    (run,) = await thief.all_runs(job)
+    assert (run.status, run.attempt) == ("running", 2)
+    assert thief.runner.working == 1
+    thief.runner.let_go.set()
+    await engine.clock.advance(1)
+    assert await thief.states(job) == ["success"]
+    assert engine.ended == []
+    await thief.crash()
+
+
+async def test_ends_wait_for_a_ledger_that_is_away(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    real, refusals = engine.runs.record_ends, iter([True, True])
+
+    async def flaky(ends):  # type: ignore[no-untyped-def]
+        if next(refusals, False):
+            raise Unavailable("disk full")
+        return await real(ends)
+
+    engine.runs.record_ends = flaky  # type: ignore[method-assign]
+    engine.start()
+    await engine.clock.advance(65)
+    assert await engine.states(job) == ["success"]
+    assert len(engine.runner.began) == 1
+
+
+async def test_run_now_with_the_same_key_is_the_same_run(engine: Engine) -> None:
+    job = engine.add("0 10 * * *")
+    first = await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
+    second = await engine.runs.start_now(plan_of(job), "key", engine.clock.now() + timedelta(seconds=5))
+    other = await engine.runs.start_now(plan_of(job.evolve(overlap="allow")), "other", engine.clock.now())
+    assert first == second and other.id != first.id
+
+
+async def test_run_now_is_refused_while_a_run_is_alive_and_overlap_is_skip(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    with pytest.raises(Conflict, match="has not ended"):
+        await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
+
+
+async def test_a_manual_run_at_the_very_instant_does_not_take_the_place_of_the_scheduled_one(
+    engine: Engine,
+) -> None:
+    job = engine.add("* * * * *", overlap="allow")
+    await engine.clock.advance(60)
+    await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
+    engine.start()
+    await engine.clock.advance(1)
+    assert [run.trigger for run in await engine.all_runs(job)] == ["schedule", "manual"]
+
+
+async def test_counts_and_the_last_result_are_kept(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="fail", retry={"maxAttempts": 1})
+    engine.start()
+    await engine.clock.advance(121)
+    known = (await engine.runs.progress_of([job.id]))[job.id]
+    assert (known.execution_count, known.failure_count, known.last_status) == (2, 2, "failure")
+    assert known.last_error == "it said no"
