@@ -1,9 +1,175 @@
-"""Schedules in words."""
+"""Schedules in words.
+
+Times of day come from cron-descriptor. What it says of days is wrong where a list mixes kinds
+("1W,15" loses the 15th) and where a star makes both fields count, so days and months are said here.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from cron_descriptor import ExpressionDescriptor, Options
+
 from carapace_cron.schedule.cron import Cron
+from carapace_cron.schedule.days import ALL_DAYS, ALL_WEEKDAYS, Days, bits
+from carapace_cron.schedule.rrule import RuleText
+
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+_EPOCH = datetime(1970, 1, 1)
+_NTH = ("", "first", "second", "third", "fourth", "fifth")
+_UNITS = {
+    "YEARLY": "year",
+    "MONTHLY": "month",
+    "WEEKLY": "week",
+    "DAILY": "day",
+    "HOURLY": "hour",
+    "MINUTELY": "minute",
+    "SECONDLY": "second",
+}
 
 
 def cron_in_words(cron: Cron) -> str:
-    return cron.text
+    """
+    >>> from carapace_cron.schedule.cron import parse_cron
+    >>> cron_in_words(parse_cron("0 9 * * MON-FRI"))
+    'At 09:00, Monday to Friday'
+    >>> cron_in_words(parse_cron("0 9 1W,15 * MON#2"))
+    'At 09:00, on the 15th and the workday nearest to the 1st, or on the second Monday of the month'
+    """
+    fields = cron.text.split()
+    clock, month = fields[:-3], fields[-2]
+    words, when = _descriptor(" ".join([*clock, "*", "*", "*"])), _days_in_words(cron.pattern.days)
+    if month != "*":
+        months = [_MONTHS[number - 1] for number in bits(cron.pattern.months)]
+        when += f"{', ' if when else ''}in {_listed(_runs(months, list(bits(cron.pattern.months))))}"
+    return f"{words}, {when}" if when else words
+
+
+def rule_in_words(rule: RuleText, start: int) -> str:
+    """A recurrence rule, with the reading it starts at.
+
+    >>> from carapace_cron.schedule.rrule import parse_rrule
+    >>> rule_in_words(parse_rrule("FREQ=WEEKLY;INTERVAL=2;BYDAY=MO,FR;BYHOUR=9;BYMINUTE=0"), 0)
+    'Every 2 weeks, on Monday and Friday, at hour 9, at minute 0, from 1970-01-01 00:00:00'
+    """
+    unit = _UNITS[rule.frequency]
+    parts = [f"Every {unit}" if rule.interval == 1 else f"Every {rule.interval} {unit}s"]
+    if rule.weekdays:
+        parts.append("on " + _listed([_nth_weekday(day, nth) for day, nth in rule.weekdays]))
+    parts += [f"{_RULE_PARTS[key]} {_listed([str(n) for n in ns])}" for key, ns in rule.numbers.items()]
+    parts += [f"{rule.count} times"] if rule.count else []
+    parts += [f"until {_moment(rule.until.wall)}{' UTC' * rule.until.in_utc}"] if rule.until else []
+    return ", ".join([*parts, f"from {_moment(start)}"])
+
+
+_RULE_PARTS = {
+    "BYMONTH": "in month",
+    "BYMONTHDAY": "on day of the month",
+    "BYYEARDAY": "on day of the year",
+    "BYWEEKNO": "in week",
+    "BYSETPOS": "of these number",
+    "BYHOUR": "at hour",
+    "BYMINUTE": "at minute",
+    "BYSECOND": "at second",
+}
+
+
+def _descriptor(text: str) -> str:
+    options = Options()
+    options.use_24hour_time_format = True
+    return str(ExpressionDescriptor(text, options).get_description())
+
+
+def _days_in_words(days: Days) -> str:
+    of_month, of_week = _month_days(days), _week_days(days)
+    if of_month and of_week:
+        return f"{of_month}, {'or' if days.either else 'if it is'} {of_week}"
+    return of_month or of_week
+
+
+def _month_days(days: Days) -> str:
+    if days.of_month == ALL_DAYS:
+        return ""
+    plain = list(bits(days.of_month))
+    steps = {later - earlier for earlier, later in pairwise(plain)}
+    if len(plain) > 3 and len(steps) == 1 and steps != {1}:
+        step = steps.pop()
+        said = [f"every {_ordinal(step)} day from the {_ordinal(plain[0])} to the {_ordinal(plain[-1])}"]
+    else:
+        said = _runs([f"the {_ordinal(day)}" for day in plain], plain)
+    said += [f"the workday nearest to the {_ordinal(day)}" for day in days.nearest_workday]
+    said += ["the last workday"] if days.last_workday else []
+    said += ["the last day"] if days.from_end else []
+    return f"on {_listed(said)}" + (" of the month" if days.last_workday or days.from_end else "")
+
+
+def _week_days(days: Days) -> str:
+    if days.of_week == ALL_WEEKDAYS:
+        return ""
+    plain = list(bits(days.of_week))
+    said = _runs([_WEEKDAYS[day] for day in plain], plain)
+    if len(said) == 1 and len(plain) > 2 and not days.nth_of_week and not days.last_of_week:
+        return said[0]  # "Monday to Friday"
+    said += [f"the {_NTH[nth]} {_WEEKDAYS[day]}" for day, nth in days.nth_of_week]
+    said += [f"the last {_WEEKDAYS[day]}" for day in bits(days.last_of_week)]
+    return f"on {_listed(said)}" + (" of the month" if days.nth_of_week or days.last_of_week else "")
+
+
+def _nth_weekday(day: int, nth: int) -> str:
+    if nth == 0:
+        return _WEEKDAYS[day]
+    counted = "last" if nth == -1 else _ordinal(abs(nth)) + (" to last" if nth < 0 else "")
+    return f"the {counted} {_WEEKDAYS[day]}"
+
+
+def _runs(names: list[str], numbers: list[int]) -> list[str]:
+    """Names, with three and more that follow each other drawn together.
+
+    >>> _runs(["Mon", "Tue", "Wed", "Fri"], [0, 1, 2, 4])
+    ['Mon to Wed', 'Fri']
+    """
+    found: list[str] = []
+    begin = 0
+    for place, number in enumerate(numbers):
+        if place + 1 < len(numbers) and numbers[place + 1] == number + 1:
+            continue
+        run = names[begin : place + 1]
+        found += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else run
+        begin = place + 1
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    """
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _ordinal(number: int) -> str:
+    """
+    >>> [_ordinal(n) for n in (1, 12, 23)]
+    ['1st', '12th', '23rd']
+    """
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _moment(wall: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=wall):%Y-%m-%d %H:%M:%S}"
