@@ -1,1 +1,1 @@
-"""The reference host. It knows nothing of cron."""
+"""The reference host: plugins, JSON-RPC, agents and one channel. It knows nothing of cron."""

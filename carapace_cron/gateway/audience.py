@@ -1,0 +1,46 @@
+"""Who listens on a WebSocket, and which messages are for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from carapace_cron.gateway.rpc import notification
+from carapace_cron.model.actor import Actor
+
+
+class Listener(Protocol):
+    """A connected client. `offer` takes a text or closes the client; it never waits."""
+
+    @property
+    def actor(self) -> Actor: ...
+
+    def offer(self, text: str) -> None: ...
+
+
+class Audience:
+    """All connected clients. A user hears what is theirs, an admin all of their own tenant."""
+
+    def __init__(self) -> None:
+        self._listeners: set[Listener] = set()
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def join(self, listener: Listener) -> None:
+        self._listeners.add(listener)
+
+    def leave(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
+
+    def tell(self, method: str, params: Mapping[str, Any], *, tenant: str, user_id: str) -> None:
+        """Push a notification to those whom it concerns. Raises what `dump_json` does."""
+        meant = [one for one in self._listeners if may_see(one.actor, tenant, user_id)]
+        if meant:
+            text = notification(method, params)
+            for listener in meant:
+                listener.offer(text)
+
+
+def may_see(actor: Actor, tenant: str, user_id: str) -> bool:
+    return actor.tenant == tenant and (actor.user == user_id or actor.is_admin)
