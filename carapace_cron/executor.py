@@ -224,6 +224,7 @@ class Executor:
             run_id=claim.run_id,
             job_id=claim.job_id,
             owner=claim.owner,
+            trigger=claim.trigger,
             attempt=claim.attempt,
             outcome=outcome,
             started_at=claim.started_at,

@@ -6,7 +6,7 @@ live in one plugin manager, so a plugin needs one marker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pluggy
@@ -22,8 +22,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 ChannelFactory = Callable[[str, Mapping[str, Any]], Channel]
 """(channel id, its settings as configured) → the channel; raises ConfigurationError with a sentence."""
 
-StoreFactory = Callable[[str], ObjectStore]
-"""The whole address (``s3://bucket/prefix``) → the store."""
+StoreFactory = Callable[[str], Awaitable[ObjectStore]]
+"""The whole address (``s3://bucket/prefix``) → the store, ready for use; raises ConfigurationError."""
 
 
 class CronHooks:

@@ -78,6 +78,14 @@ class _Member:
         return None if next_at is None or (self.end_at is not None and next_at > self.end_at) else next_at
 
 
+@dataclass(slots=True)
+class _Known:
+    """What stays known of a job while it is not scheduled, so that no instant comes due twice."""
+
+    mark: int = 0
+    runs_created: int = 0
+
+
 Due = tuple[_Member, list[Occurrence]]
 
 
@@ -104,6 +112,7 @@ class Scheduler:
         self._on_finished = on_finished
         self._groups: dict[GroupSchedule, _Group] = {}
         self._members: dict[str, _Member] = {}
+        self._left: dict[str, _Known] = {}
         self._heap: list[tuple[int, int, _Group]] = []
         self._tickets = itertools.count()
         self._due: deque[tuple[_Member, int]] = deque()
@@ -126,16 +135,20 @@ class Scheduler:
         `accounted_until` and `runs_created` are the ledger's, None and 0 for a job that never came due;
         what the scheduler itself knows of the job is never set back.
         """
-        old = self._members.get(job.id)
         self.drop(job.id)
+        known = self._left.setdefault(job.id, _Known())
+        known.runs_created = max(known.runs_created, runs_created)
+        if accounted_until is not None:
+            known.mark = max(known.mark, int(accounted_until.timestamp()))
         if not job.enabled or job.deleted_at is not None:
             return
-        member = self._member(job, accounted_until, runs_created, old)
+        member = self._member(job, known)
         next_at = member.next_after(member.mark)
         if next_at is None:
             self._on_finished(job.id, _why_finished(member))
             return
         self._members[job.id] = member
+        del self._left[job.id]
         self._groups[member.group.schedule] = member.group
         member.group.members[job.id] = member
         now = int(self._clock.now().timestamp())
@@ -146,14 +159,20 @@ class Scheduler:
         self._wake.set()
 
     def drop(self, job_id: str) -> None:
-        """Forget a job: paused, deleted or finished. Unknown ids are fine."""
+        """No longer schedule a job: it is paused or finished. Unknown ids are fine."""
         member = self._members.pop(job_id, None)
         self._behind.pop(job_id, None)
         if member is None:
             return
+        self._left[job_id] = _Known(member.mark, member.runs_created)
         del member.group.members[job_id]
         if not member.group.members:
             del self._groups[member.group.schedule]
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job that is deleted, with all that is known of it."""
+        self.drop(job_id)
+        self._left.pop(job_id, None)
 
     def next_at(self, job_id: str) -> datetime | None:
         """When the job is due next, strictly after now; None = it is not scheduled."""
@@ -271,18 +290,11 @@ class Scheduler:
         self._catch_up_free_at = slot + 1 / CATCH_UP_PER_SECOND
         return slot
 
-    def _member(
-        self, job: Job, accounted_until: datetime | None, runs_created: int, old: _Member | None
-    ) -> _Member:
+    def _member(self, job: Job, known: _Known) -> _Member:
         schedule = self._schedule_of(job)
-        marks = [int(job.scheduled_since.timestamp())]
+        marks = [known.mark, int(job.scheduled_since.timestamp())]
         if job.start_at is not None:
             marks.append(_ceil(job.start_at) - 1)
-        if accounted_until is not None:
-            marks.append(int(accounted_until.timestamp()))
-        if old is not None:
-            marks.append(old.mark)
-            runs_created = max(runs_created, old.runs_created)
         return _Member(
             job_id=job.id,
             tenant=job.tenant,
@@ -296,7 +308,7 @@ class Scheduler:
             catch_up=job.catch_up,
             window_seconds=job.catch_up_window_seconds,
             max_runs=job.max_runs,
-            runs_created=runs_created,
+            runs_created=known.runs_created,
         )
 
     def _arm(self, group: _Group, at: int | None) -> None:

@@ -34,6 +34,7 @@ class AttemptEnd:
     run_id: str
     job_id: str
     owner: str
+    trigger: str
     attempt: int
     outcome: Outcome
     started_at: datetime

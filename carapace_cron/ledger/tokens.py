@@ -14,6 +14,8 @@ from carapace_cron.ids import new_token, random_text, token_hash
 from carapace_cron.ledger.tables import tokens
 from carapace_cron.model.actor import Actor
 
+OPERATOR_TOKEN = "tok_operator"  # noqa: S105  # the id of the token from the setting ADMIN_TOKEN
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
@@ -29,11 +31,8 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def issue(
-        self, tenant: str, user: str, scopes: Iterable[str], now: datetime, *, secret: str | None = None
-    ) -> IssuedToken:
-        """Make a token; `secret` is one that the operator chose (`ADMIN_TOKEN`), None = a random one."""
-        issued = IssuedToken("tok_" + random_text(), secret or new_token())
+    async def issue(self, tenant: str, user: str, scopes: Iterable[str], now: datetime) -> IssuedToken:
+        issued = IssuedToken("tok_" + random_text(), new_token())
         row = {
             "id": issued.id,
             "hash": token_hash(issued.secret),
@@ -44,6 +43,25 @@ class Tokens:
         }
         await self._database.write(lambda c: c.execute(sa.insert(tokens), row).rowcount)
         return issued
+
+    async def set_operator_token(self, secret: str | None, now: datetime) -> None:
+        """Keep the admin token that the operator chose, and only the newest; None = none is in force."""
+        row = {
+            "id": OPERATOR_TOKEN,
+            "hash": token_hash(secret or ""),
+            "tenant": "default",
+            "user_id": "admin",
+            "scopes": "admin",
+            "created_at": now,
+        }
+
+        def replace(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(tokens).where(tokens.c.id == OPERATOR_TOKEN))
+            if secret is not None:
+                connection.execute(sa.delete(tokens).where(tokens.c.hash == row["hash"]))
+                connection.execute(sa.insert(tokens), row)
+
+        await self._database.write(replace)
 
     async def find(self, secret: str) -> Actor | None:
         """Who holds this token; None when there is no such token or it was revoked.

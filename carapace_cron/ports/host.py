@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pluggy
+
 
 @dataclass(frozen=True, slots=True)
 class AgentCall:
@@ -50,6 +52,11 @@ class Host(Protocol):
     """The gateway, seen from a plugin."""
 
     data_dir: Path
+    plugin_manager: pluggy.PluginManager  # where plugins add to each other: hooks of project "carapace"
+
+    def settings_of(self, plugin_id: str) -> Mapping[str, Any]:
+        """A plugin's settings, checked against its manifest, defaults filled in."""
+        ...
 
     def agents(self) -> Collection[str]:
         """The names of the agents that `run_agent` would find."""

@@ -1,0 +1,63 @@
+"""The one place that turns our errors into answers: ``{success, data}`` or ``{success, error, code}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.model.record import explain
+
+log = logging.getLogger(__name__)
+
+_AWAY = "the gateway's store cannot be reached now, so it is not known whether anything changed: try again"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A list that goes on: the cursor stands beside the data, which stays a plain list."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+def enveloped(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Hold the parameters to the method's annotations, and wrap its answer in the envelope.
+
+    What is our own fault goes on as an exception: the gateway answers it with a JSON-RPC error that
+    tells nothing of the inside.
+    """
+    checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(method)
+
+    @wraps(method)
+    async def answer(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return success(await checked(*args, **kwargs))
+        except ValidationError as error:
+            refused = explain(error)
+            return failure(str(refused), refused.code, refused.field)
+        except Refused as error:
+            return failure(str(error), error.code, error.field)
+        except Unavailable as error:
+            log.warning("a call was answered with unavailable: %s", error, extra={"action": "rpc"})
+            return failure(_AWAY, error.code, None)
+
+    return answer
+
+
+def success(data: Any) -> dict[str, Any]:
+    """``{success: true, data}``; a `Page` brings its cursor along. No `data` where there is none."""
+    if isinstance(data, Page):
+        return {"success": True, "data": data.items, "nextCursor": data.next_cursor}
+    return {"success": True} if data is None else {"success": True, "data": data}
+
+
+def failure(sentence: str, code: str, field: str | None) -> dict[str, Any]:
+    """``{success: false, error: sentence, code}``, and the path of the field that is off, if one is."""
+    answer: dict[str, Any] = {"success": False, "error": sentence, "code": code}
+    return answer if field is None else {**answer, "field": field}

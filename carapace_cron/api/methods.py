@@ -1,0 +1,129 @@
+"""The JSON-RPC methods ``carapace.cron.*``: each names its parameters and calls one use case.
+
+The names of the functions' parameters are those of the wire, in their positional order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from carapace_cron.api.envelope import Page, enveloped
+from carapace_cron.model.actor import Actor
+from carapace_cron.services.jobs import MAX_PAGE, Jobs
+from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
+from carapace_cron.services.status import StatusReport
+from carapace_cron.services.tokens import TokenDesk
+
+Answer = dict[str, Any]
+Function = Callable[..., Awaitable[Answer]]
+
+
+class Services(Protocol):
+    """The use cases, once the house stands."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+
+    @property
+    def runs(self) -> RunHistory: ...
+
+    @property
+    def status(self) -> StatusReport: ...
+
+    @property
+    def tokens(self) -> TokenDesk: ...
+
+
+def cron_methods(services: Services) -> dict[str, Function]:
+    """Name → async function ``(actor, …)`` that answers in the envelope."""
+    methods = Methods(services)
+    return {
+        "carapace.cron.list": enveloped(methods.list_jobs),
+        "carapace.cron.create": enveloped(methods.create_job),
+        "carapace.cron.get": enveloped(methods.get_job),
+        "carapace.cron.update": enveloped(methods.update_job),
+        "carapace.cron.pause": enveloped(methods.pause_job),
+        "carapace.cron.resume": enveloped(methods.resume_job),
+        "carapace.cron.delete": enveloped(methods.delete_job),
+        "carapace.cron.status": enveloped(methods.read_status),
+        "carapace.cron.run": enveloped(methods.run_now),
+        "carapace.cron.cancel": enveloped(methods.cancel_run),
+        "carapace.cron.runs": enveloped(methods.list_runs),
+        "carapace.cron.validate": enveloped(methods.validate_job),
+        "carapace.cron.preview": enveloped(methods.preview_schedule),
+        "carapace.cron.tokens.create": enveloped(methods.create_token),
+        "carapace.cron.tokens.list": enveloped(methods.list_tokens),
+        "carapace.cron.tokens.revoke": enveloped(methods.revoke_token),
+    }
+
+
+class Methods:
+    """One function, one RPC method; ``docs/reference/rpc.md`` has each with an example."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def list_jobs(
+        self, actor: Actor, userId: str | None = None, limit: int = MAX_PAGE, cursor: str | None = None
+    ) -> Page:
+        page = self._services.jobs.list(actor, userId, limit=limit, cursor=cursor)
+        return Page(page.items, page.next_cursor)
+
+    async def create_job(self, actor: Actor, data: Any, userId: str | None = None) -> Answer:
+        return await self._services.jobs.create(actor, data, userId)
+
+    async def get_job(self, actor: Actor, jobId: str) -> Answer:
+        return self._services.jobs.get(actor, jobId)
+
+    async def update_job(
+        self, actor: Actor, jobId: str, updates: Any, ifRevision: int | None = None
+    ) -> Answer:
+        return await self._services.jobs.update(actor, jobId, updates, if_revision=ifRevision)
+
+    async def pause_job(self, actor: Actor, jobId: str, reason: str | None = None) -> Answer:
+        return await self._services.jobs.pause(actor, jobId, reason)
+
+    async def resume_job(self, actor: Actor, jobId: str) -> Answer:
+        return await self._services.jobs.resume(actor, jobId)
+
+    async def delete_job(self, actor: Actor, jobId: str) -> None:
+        await self._services.jobs.delete(actor, jobId)
+
+    async def read_status(self, actor: Actor, userId: str | None = None) -> Answer:
+        return await self._services.status.of(actor, userId)
+
+    async def run_now(self, actor: Actor, jobId: str, idempotencyKey: str | None = None) -> Answer:
+        return await self._services.runs.start(actor, jobId, idempotencyKey)
+
+    async def cancel_run(self, actor: Actor, runId: str) -> Answer:
+        return await self._services.runs.cancel(actor, runId)
+
+    async def list_runs(
+        self,
+        actor: Actor,
+        jobId: str | None = None,
+        status: str | list[str] | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int = DEFAULT_PAGE,
+        cursor: str | None = None,
+    ) -> Answer:
+        return await self._services.runs.page(actor, RunsAsked(jobId, status, since, until, limit, cursor))
+
+    async def validate_job(self, actor: Actor, data: Any) -> Answer:
+        return self._services.jobs.validate(actor, data)
+
+    async def preview_schedule(
+        self, actor: Actor, schedule: str, timezone: str = "UTC", count: int = 5
+    ) -> Answer:
+        return self._services.jobs.preview(actor, schedule, timezone, count)
+
+    async def create_token(self, actor: Actor, tenant: str, user: str, scopes: list[str]) -> Answer:
+        return await self._services.tokens.create(actor, tenant, user, scopes)
+
+    async def list_tokens(self, actor: Actor) -> list[Answer]:
+        return await self._services.tokens.list(actor)
+
+    async def revoke_token(self, actor: Actor, id: str) -> None:
+        await self._services.tokens.revoke(actor, id)

@@ -1,0 +1,357 @@
+"""The extension as a plugin: it puts the house together when the host starts it, and takes it down again.
+
+Read `House.open` from top to bottom to see what depends on what; nothing else wires anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from carapace_cron.api.methods import cron_methods
+from carapace_cron.channels.apprise import apprise_channel
+from carapace_cron.channels.courier import Courier
+from carapace_cron.channels.registry import Channels
+from carapace_cron.channels.webhook import webhook_factory
+from carapace_cron.clock import Clock, SystemClock
+from carapace_cron.data_dir import DataDir
+from carapace_cron.database import Database
+from carapace_cron.errors import ConfigurationError, InvalidValue, Unavailable
+from carapace_cron.executor import Executor
+from carapace_cron.gateway.hookspecs import Method
+from carapace_cron.gateway.methods import method_of
+from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hookimpl
+from carapace_cron.job_store import JobStore
+from carapace_cron.ledger.deliveries import Deliveries
+from carapace_cron.ledger.facts import ledger_id
+from carapace_cron.ledger.history import Progress
+from carapace_cron.ledger.migrations.upgrade import upgrade
+from carapace_cron.ledger.runs import Runs
+from carapace_cron.ledger.tokens import Tokens
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.job import Job
+from carapace_cron.model.record import explain
+from carapace_cron.objects.binding import bind_to_ledger
+from carapace_cron.objects.sqlite import SqliteObjects
+from carapace_cron.outbound.address import AllowList
+from carapace_cron.outbound.client import Outbound
+from carapace_cron.ports.host import Host
+from carapace_cron.ports.object_store import ObjectStore
+from carapace_cron.ports.runner import Runner
+from carapace_cron.runners.agent_command import AgentCommandRunner
+from carapace_cron.runners.http import HttpRunner
+from carapace_cron.runners.registry import Runners
+from carapace_cron.runners.shell import ShellRunner
+from carapace_cron.scheduler import Scheduler
+from carapace_cron.services.board import Board
+from carapace_cron.services.jobs import Jobs
+from carapace_cron.services.runs import RunHistory
+from carapace_cron.services.schedules import Schedules
+from carapace_cron.services.status import StatusReport
+from carapace_cron.services.tokens import TokenDesk
+from carapace_cron.services.upkeep import Upkeep
+from carapace_cron.settings import CronSettings
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+PLUGIN_ID = "carapace-cron"
+DEFAULT_TENANT = "default"
+FIRST_ADMIN = "admin"
+
+
+class CronPlugin:
+    """What a host loads by ``plugin.toml``. Between `start` and `stop` there is a house, else none.
+
+    `new_admin_token`: the token that this start made because nobody could administer the gateway; it is
+    kept nowhere else, so whoever starts the host shows it once.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._house: House | None = None
+        self.new_admin_token: str | None = None
+
+    @hookimpl
+    def register_hookspecs(self) -> Sequence[type]:
+        return [CronHooks]
+
+    @hookimpl
+    async def start(self, host: Host) -> None:
+        house = House(host, _settings_of(host), self._clock)
+        try:
+            self.new_admin_token = await house.open()
+        except BaseException:
+            await house.close()
+            raise
+        self._house = house
+
+    @hookimpl
+    async def stop(self) -> None:
+        if self._house is not None:
+            house, self._house = self._house, None
+            await house.close()
+
+    @hookimpl
+    def register_methods(self) -> Mapping[str, Method]:
+        if self._house is None:
+            return {}
+        return {name: method_of(function) for name, function in cron_methods(self._house).items()}
+
+    @hookimpl
+    async def identify(self, token: str) -> Actor | None:
+        if self._house is None:
+            raise Unavailable("the extension is not started")
+        return await self._house.token_store.find(token)
+
+    @hookimpl
+    def ready(self) -> str | None:
+        return "it is not started" if self._house is None else self._house.why_not_ready()
+
+
+class House:
+    """All rooms and how they are joined. The services are public: the doors need them."""
+
+    jobs: Jobs
+    runs: RunHistory
+    status: StatusReport
+    tokens: TokenDesk
+    token_store: Tokens
+
+    def __init__(self, host: Host, settings: CronSettings, clock: Clock) -> None:
+        self._host = host
+        self._settings = settings
+        self._clock = clock
+        self._data_dir = DataDir(host.data_dir)
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._loops: list[asyncio.Task[None]] = []
+        self._board = Board()
+
+    async def open(self) -> str | None:
+        """Open the stores, load what is kept, start the loops; the admin token if one was made.
+
+        Raises `ConfigurationError` or `Unavailable`; then `close` takes down what stood already.
+        """
+        await self._open_keepers()
+        await self._open_hands()
+        self._open_engine()
+        await self._load_jobs()
+        self._start_loops()
+        return await self._first_token()
+
+    async def close(self) -> None:
+        """Drain within the grace, write down what is left, let go of everything. Safe at any stage."""
+        while self._closers:
+            try:
+                await self._closers.pop()()
+            except Exception:
+                log.exception("closing went on after a failure", extra={"action": "close"})
+        self._data_dir.release()
+
+    def why_not_ready(self) -> str | None:
+        """None while all loops live."""
+        dead = [task.get_name() for task in self._loops if task.done()]
+        return f"the {dead[0]} has stopped" if dead else None
+
+    async def _open_keepers(self) -> None:
+        """Floor 4: the ledger and the job store."""
+        self._data_dir.claim()
+        self._database = Database(self._data_dir.database, upgrade)
+        await self._database.open()
+        self._closers.append(self._database.close)
+        self._ledger = Runs(self._database)
+        self._deliveries = Deliveries(self._database)
+        self.token_store = Tokens(self._database)
+        self._objects = objects = await self._open_objects()
+        self._closers.append(objects.close)
+        if self._settings.on_s3:
+            own_id = await ledger_id(self._database)
+            await bind_to_ledger(
+                objects, own_id, socket.gethostname(), self._clock.now(), adopt=self._settings.adopt_bucket
+            )
+        self._store = JobStore(objects, self._clock)
+
+    async def _open_objects(self) -> ObjectStore:
+        address = self._settings.job_store
+        stores = _joined(self._own_stores(), self._host.plugin_manager.hook.register_stores(), "store")
+        scheme = address.partition(":")[0]
+        if scheme not in stores:
+            expected = " or ".join(f"{name}:" for name in sorted(stores))
+            raise ConfigurationError(f'unknown JOB_STORE "{address}": expected one that begins with {expected}')
+        return await stores[scheme](address)
+
+    async def _open_hands(self) -> None:
+        """Floor 4: runners and channels, ours and those of other plugins."""
+        hook = self._host.plugin_manager.hook
+        self._outbound = Outbound(AllowList.parse(self._settings.url_allow))
+        self._closers.append(self._outbound.close)
+        offered = [runner for runners in hook.register_runners() for runner in runners]
+        self._runners = Runners([*self._own_runners(), *offered])
+        kinds = _joined(self._own_channel_kinds(), hook.register_channel_kinds(), "channel kind")
+        self._channels = Channels(self._host, kinds, self._settings.channels)
+        self._closers.append(self._channels.close)
+
+    def _open_engine(self) -> None:
+        """Floors 5 and 6: the loops and the services, which know each other through the ledger."""
+        clock = self._clock
+        schedules = Schedules(self._settings.min_interval)
+        self._scheduler = Scheduler(
+            self._ledger,
+            clock,
+            document=self._store.document,
+            schedule_of=schedules.of,
+            on_finished=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
+        )
+        self._executor = Executor(
+            self._ledger,
+            self._runners,
+            clock,
+            owner=f"{socket.gethostname()}:{uuid.uuid4().hex}",
+            slots=self._settings.max_concurrent_runs,
+            on_ended=lambda end, status: self._upkeep.note_end(end, status),
+        )
+        self._courier = Courier(self._deliveries, self._channels, clock, wake=self._ledger.ended)
+        self.jobs = Jobs(
+            self._store,
+            self._ledger,
+            clock,
+            schedules=schedules,
+            commands=self._runners,
+            channels=self._channels,
+            board=self._board,
+            next_at=self._scheduler.next_at,
+            max_jobs_per_tenant=self._settings.max_jobs_per_tenant,
+        )
+        self.runs = RunHistory(self.jobs, self._ledger, clock)
+        self.tokens = TokenDesk(self.token_store, clock)
+        self.status = StatusReport(
+            self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings
+        )
+        self._upkeep = Upkeep(
+            self.jobs,
+            self._store,
+            self._ledger,
+            self._board,
+            clock,
+            emit=self._emit,
+            next_at=self._scheduler.next_at,
+            keep_runs=self._settings.keep_runs,
+        )
+
+    async def _load_jobs(self) -> None:
+        """Schedule every kept job from where the ledger says that it has come to."""
+        report = await self._store.load()
+        log.info("loaded %s", report, extra={"action": "load"})
+        progress = await self._ledger.progress()
+        self._board.load(progress)
+        for number, job in enumerate(self._store.all()):
+            self._put(job, progress.get(job.id))
+            if number % 500 == 0:
+                await asyncio.sleep(0)  # the host's other work goes on while a hundred thousand are loaded
+        self._store.subscribe(self._job_changed)
+
+    def _job_changed(self, job_id: str, job: Job | None) -> None:
+        if job is None:
+            self._scheduler.forget(job_id)
+        else:
+            self._put(job, None)
+
+    def _put(self, job: Job, known: Progress | None) -> None:
+        """Schedule a job. One whose schedule this version cannot read is not scheduled, and says so."""
+        until, created = (None, 0) if known is None else (known.accounted_until, known.runs_created)
+        try:
+            self._scheduler.put(job, accounted_until=until, runs_created=created)
+        except InvalidValue as error:
+            self._scheduler.drop(job.id)
+            log.error("job %s is not scheduled: %s", job.id, error, extra={"action": "schedule"})
+
+    def _start_loops(self) -> None:
+        """Upkeep first and scheduler last, so that they end in the opposite order."""
+        self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
+        self._start_loop("courier", self._courier.run(), self._courier.stop)
+        grace = self._settings.shutdown_grace_seconds
+        self._start_loop("executor", self._executor.run(), lambda: self._executor.stop(grace))
+        self._start_loop("scheduler", self._scheduler.run(), self._scheduler.stop)
+
+    def _start_loop(
+        self, name: str, loop: Coroutine[Any, Any, None], stop: Callable[[], Awaitable[None] | None]
+    ) -> None:
+        task = asyncio.create_task(loop, name=name)
+        self._loops.append(task)
+
+        async def end() -> None:
+            stopping = stop()
+            if stopping is not None:
+                await stopping
+            await task
+
+        self._closers.append(end)
+
+    async def _first_token(self) -> str | None:
+        """See to it that somebody can administer this gateway."""
+        chosen = self._settings.admin_token
+        await self.token_store.set_operator_token(
+            None if chosen is None else chosen.get_secret_value(), self._clock.now()
+        )
+        if chosen is not None or await self.token_store.any_admin():
+            return None
+        issued = await self.token_store.issue(DEFAULT_TENANT, FIRST_ADMIN, ["admin"], self._clock.now())
+        return issued.secret
+
+    def _emit(self, event: str, payload: Mapping[str, Any], tenant: str, user_id: str) -> None:
+        self._host.emit(event, payload, tenant=tenant, user_id=user_id)
+
+    def _warnings(self) -> list[str]:
+        """What the operator should know: a store without compare-and-swap, jobs that cannot be read."""
+        unreadable = [f"{one.key} cannot be read: {one.reason}" for one in self._store.set_aside()]
+        if self._objects.conditional_writes:
+            return unreadable
+        return [f"{self._settings.job_store} has no conditional writes: run one gateway only", *unreadable]
+
+    def _own_stores(self) -> dict[str, StoreFactory]:
+        async def embedded(_address: str) -> ObjectStore:
+            return SqliteObjects(self._database, self._clock)
+
+        async def s3(address: str) -> ObjectStore:
+            # Imported here: its libraries cost 60 MB, which the embedded default need not pay.
+            from carapace_cron.objects.s3 import S3Objects
+
+            return await S3Objects.open(address, endpoint_url=self._settings.s3_endpoint_url)
+
+        return {"sqlite": embedded, "s3": s3}
+
+    def _own_channel_kinds(self) -> dict[str, ChannelFactory]:
+        return {"webhook": webhook_factory(self._outbound), "apprise": apprise_channel}
+
+    def _own_runners(self) -> list[Runner]:
+        work_dir = self._data_dir.path / "work"
+        return [
+            HttpRunner(self._outbound),
+            AgentCommandRunner(self._host),
+            ShellRunner(self._settings.programs, work_dir=work_dir, clock=self._clock),
+        ]
+
+
+def _settings_of(host: Host) -> CronSettings:
+    try:
+        return CronSettings.model_validate(dict(host.settings_of(PLUGIN_ID)))
+    except ValidationError as error:
+        raise ConfigurationError(f"in the settings of {PLUGIN_ID}: {explain(error)}") from error
+
+
+def _joined(own: Mapping[str, T], offered: Sequence[Mapping[str, T]], what: str) -> dict[str, T]:
+    """Ours and the plugins' by name; a name that is taken is a `ConfigurationError`."""
+    joined = dict(own)
+    for more in offered:
+        for name, one in more.items():
+            if name in joined:
+                raise ConfigurationError(f'two plugins offer the {what} "{name}": disable one of them')
+            joined[name] = one
+    return joined

@@ -1,0 +1,326 @@
+"""Every use case of jobs, once: create, read, change, pause, resume, delete; check and preview.
+
+The order of each change is the same: may the caller, is it sound, is it kept; only then is it answered.
+The scheduler hears of it from the job store, synchronously with the write, so it is in force for the next
+instant by the time the caller has the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Conflict, InvalidValue, NotFound, QuotaExceeded
+from carapace_cron.ids import is_job_id, new_job_id
+from carapace_cron.job_store import JobStore
+from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
+from carapace_cron.model.record import explain, instant_text
+from carapace_cron.schedule import Schedule
+from carapace_cron.services.access import may_see, require, user_of
+from carapace_cron.services.board import Board
+from carapace_cron.services.schedules import Schedules, upcoming
+from carapace_cron.services.views import job_view
+
+MAX_PAGE = 1_000
+SHOWN_INSTANTS = 3  # in the answer to create and update
+MAX_REASON = 500
+
+_SCHEDULING = ("schedule", "timezone", "enabled")  # a change of one begins a new count of instants
+
+
+class CommandRules(Protocol):
+    """Raises `Refused` for a command that no runner would run."""
+
+    def check(self, command: str, http: HttpRequest | None) -> None: ...
+
+
+class ChannelRules(Protocol):
+    """Raises `InvalidValue` for a channel that the tenant may not name."""
+
+    def check(self, channel_id: str, tenant: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs in the order of their creation. `next_cursor` is None on the last page."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class Jobs:
+    """All methods raise `Refused` for what the caller can mend, and then have changed nothing."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        runs: Runs,
+        clock: Clock,
+        *,
+        schedules: Schedules,
+        commands: CommandRules,
+        channels: ChannelRules,
+        board: Board,
+        next_at: Callable[[str], datetime | None],
+        max_jobs_per_tenant: int,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._clock = clock
+        self._schedules = schedules
+        self._commands = commands
+        self._channels = channels
+        self._board = board
+        self._next_at = next_at
+        self._max_jobs = max_jobs_per_tenant
+        self._keyed_creates = asyncio.Lock()
+
+    def list(
+        self, actor: Actor, user_id: str | None = None, *, limit: int = MAX_PAGE, cursor: str | None = None
+    ) -> JobPage:
+        """The jobs of a user. Reads memory only: it waits for nobody."""
+        require(actor, "jobs:read")
+        user = user_of(actor, user_id)
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+        jobs = list(self._store.list_page(actor.tenant, user, limit=limit + 1, after=cursor))
+        more = len(jobs) > limit
+        items = [self._view(job) for job in jobs[:limit]]
+        return JobPage(items, jobs[limit - 1].id if more else None)
+
+    def get(self, actor: Actor, job_id: str) -> dict[str, Any]:
+        require(actor, "jobs:read")
+        return self._view(self.find(actor, job_id))
+
+    async def create(self, actor: Actor, data: Any, user_id: str | None = None) -> dict[str, Any]:
+        """Keep a new job. With an `idempotencyKey` that the user gave before: the job of that time."""
+        require(actor, "jobs:write")
+        user = user_of(actor, user_id)
+        draft, schedule = self._checked(actor, data)
+        if draft.idempotency_key is None:
+            return self._with_instants(await self._create(actor, user, draft), schedule)
+        async with self._keyed_creates:
+            made = self._store.find_by_idempotency_key(actor.tenant, user, draft.idempotency_key)
+            job = made or await self._create(actor, user, draft)
+        return self._with_instants(job, self._schedules.of(job))
+
+    async def update(
+        self, actor: Actor, job_id: str, updates: Any, *, if_revision: int | None = None
+    ) -> dict[str, Any]:
+        """Change a definition by JSON Merge Patch (RFC 7396): null sets a field back to its default."""
+        require(actor, "jobs:write")
+        before = self.find(actor, job_id)
+        if not isinstance(updates, Mapping):
+            raise InvalidValue("bad updates: expected an object with the fields to change", field="updates")
+        if not updates:
+            raise InvalidValue("bad updates: expected at least one field to change", field="updates")
+        draft, _ = self._checked(actor, _patched(before, updates), job=before)
+
+        def change(job: Job) -> Job:
+            if if_revision is not None and job.revision != if_revision:
+                message = f"the job is at revision {job.revision}, not {if_revision}: read it again"
+                raise Conflict(message, field="ifRevision")
+            # The store may have a newer document than the one that was checked: patch that one.
+            patched = draft if job.revision == before.revision else _draft(_patched(job, updates))
+            return self._redefined(job, patched)
+
+        job = await self._store.update(before.id, change)
+        return self._with_instants(job, self._schedules.of(job))
+
+    async def pause(self, actor: Actor, job_id: str, reason: str | None = None) -> dict[str, Any]:
+        """No instant after this comes due; what runs goes on. Pausing a paused job changes nothing."""
+        require(actor, "jobs:write")
+        job = self.find(actor, job_id)
+        if job.enabled:
+            why = _line(reason, "reason") or f"paused by {actor.user}"
+            job = await self._store.update(job.id, lambda job: self._switched(job, enabled=False, why=why))
+        return self._view(job)
+
+    async def resume(self, actor: Actor, job_id: str) -> dict[str, Any]:
+        """From now on; what fell into the pause is neither run nor missed."""
+        require(actor, "jobs:write")
+        job = self.find(actor, job_id)
+        schedule = self._schedules.check(job.schedule, job.timezone, job.created_at, self._clock.now())
+        if not job.enabled:
+            job = await self._store.update(job.id, lambda job: self._switched(job, enabled=True, why=None))
+        return self._with_instants(job, schedule)
+
+    async def delete(self, actor: Actor, job_id: str) -> None:
+        """The job is gone, what waits is cancelled and what runs is stopped; its runs can still be read."""
+        require(actor, "jobs:write")
+        await self.remove(self.find(actor, job_id).id, f"the job was deleted by {actor.user}")
+
+    async def remove(self, job_id: str, reason: str) -> None:
+        """Delete without asking who asks: for the gateway's own upkeep."""
+        now = self._clock.now()
+        await self._store.delete(job_id, now)
+        self._board.forget(job_id)
+        await self._runs.cancel_all(job_id, reason, now)
+
+    async def disable(self, job_id: str, reason: str) -> None:
+        """Switch a job off with a reason: for the gateway's own upkeep. A job that is gone is fine."""
+        try:
+            await self._store.update(job_id, lambda job: self._switched(job, enabled=False, why=reason))
+        except NotFound:
+            return
+
+    def validate(self, actor: Actor, data: Any) -> dict[str, Any]:
+        """Check what `create` would check, keep nothing; in words, and when it would run."""
+        require(actor, "jobs:read")
+        draft, schedule = self._checked(actor, data)
+        return {
+            "valid": True,
+            "description": schedule.describe(),
+            "nextExecutions": upcoming(schedule, self._first_after(draft), SHOWN_INSTANTS),
+        }
+
+    def preview(self, actor: Actor, text: str, zone: str, count: int) -> dict[str, Any]:
+        require(actor, "jobs:read")
+        return self._schedules.preview(text, zone, count, self._clock.now())
+
+    def find(self, actor: Actor, job_id: str) -> Job:
+        """The job, if it exists for the caller. A foreign and an unknown id get the same answer."""
+        job = self._store.get(job_id) if isinstance(job_id, str) and is_job_id(job_id) else None
+        if job is None or not may_see(actor, job.tenant, job.user_id):
+            raise NotFound(f"no job {str(job_id)[:60]!r}: list your jobs to see their ids", field="jobId")
+        return job
+
+    async def _create(self, actor: Actor, user: str, draft: JobDraft) -> Job:
+        if self._store.count(actor.tenant) >= self._max_jobs:
+            most = self._max_jobs
+            raise QuotaExceeded(f"the tenant has {most} jobs, the most it may have: delete some first")
+        now = self._clock.now()
+        job = Job(
+            **_definition(draft),
+            id=new_job_id(now),
+            tenant=actor.tenant,
+            user_id=user,
+            paused_reason=None if draft.enabled else f"created paused by {actor.user}",
+            created_at=now,
+            updated_at=now,
+            scheduled_since=now,
+        )
+        return await self._store.create(job)
+
+    def _checked(self, actor: Actor, data: Any, *, job: Job | None = None) -> tuple[JobDraft, Schedule]:
+        """A draft that is sound in every field; raises `Refused`, naming the first that is not."""
+        draft = _draft(data)
+        now = self._clock.now()
+        anchor = now if job is None else job.created_at
+        schedule = self._schedules.check(draft.schedule, draft.timezone, anchor, now)
+        first = schedule.next_after(self._first_after(draft))
+        if first is None:
+            raise InvalidValue("bad startAt: the schedule has no instant after it", field="startAt")
+        if draft.end_at is not None and first > draft.end_at:
+            raise InvalidValue(
+                f"bad endAt {instant_text(draft.end_at)}: no instant of the schedule lies before it",
+                field="endAt",
+            )
+        self._commands.check(draft.command, draft.http)
+        self._channels.check(draft.channel_id, actor.tenant)
+        return draft, schedule
+
+    def _first_after(self, draft: JobPolicy) -> datetime:
+        """The instant after which the first run of a job falls."""
+        now = self._clock.now()
+        return now if draft.start_at is None else max(now, draft.start_at - timedelta(seconds=1))
+
+    def _redefined(self, job: Job, draft: JobDraft) -> Job:
+        now = self._clock.now()
+        changes: dict[str, Any] = {**_definition(draft), "revision": job.revision + 1, "updated_at": now}
+        if any(changes[name] != getattr(job, name) for name in _SCHEDULING):
+            changes["scheduled_since"] = now
+        if draft.enabled != job.enabled:
+            changes["paused_reason"] = None if draft.enabled else "paused by an update"
+        redefined: Job = job.evolve(**changes)
+        return redefined
+
+    def _switched(self, job: Job, *, enabled: bool, why: str | None) -> Job:
+        now = self._clock.now()
+        since = now if enabled and not job.enabled else job.scheduled_since
+        switched: Job = job.evolve(
+            enabled=enabled,
+            paused_reason=why,
+            revision=job.revision + 1,
+            updated_at=now,
+            scheduled_since=since,
+        )
+        return switched
+
+    def _view(self, job: Job) -> dict[str, Any]:
+        return job_view(job, self._board.of(job.id), self._next_at(job.id))
+
+    def _with_instants(self, job: Job, schedule: Schedule) -> dict[str, Any]:
+        """The view, and what the schedule means: in words, and its next instants."""
+        due = upcoming(schedule, self._first_after(job), SHOWN_INSTANTS) if job.enabled else []
+        if job.end_at is not None:
+            due = [one for one in due if one["at"] <= instant_text(job.end_at)]
+        return {**self._view(job), "scheduleDescription": schedule.describe(), "nextExecutions": due}
+
+
+def _draft(data: Any) -> JobDraft:
+    """The draft that a caller's JSON describes; raises `InvalidValue` for the first field that is off.
+
+    Strict, as JSON has types of its own: "300" is not a number, and true is not 1.
+    """
+    if not isinstance(data, Mapping):
+        expected = "an object with name, schedule, command and channelId"
+        raise InvalidValue(f"bad data: expected {expected}", field="data")
+    try:
+        return JobDraft.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def _definition(draft: JobDraft) -> dict[str, Any]:
+    """The fields of a draft as values, not as JSON."""
+    return {name: getattr(draft, name) for name in JobDraft.model_fields}
+
+
+def _patched(job: Job, updates: Mapping[str, Any]) -> dict[str, Any]:
+    """The job's definition with `updates` merged in, ready to be checked as a draft."""
+    if updates.get("idempotencyKey", job.idempotency_key) != job.idempotency_key:
+        raise InvalidValue("idempotencyKey belongs to the call that made the job", field="idempotencyKey")
+    updates = dict(updates)
+    if "cronExpression" in updates:
+        updates.setdefault("schedule", updates["cronExpression"])
+    fields = set(JobDraft.model_fields)
+    document = job.model_dump(mode="json", by_alias=True, include=fields, exclude_none=True)
+    return _merged(document, updates)
+
+
+def _merged(target: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Merge Patch, RFC 7396.
+
+    >>> _merged({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": 4}})
+    {'b': {'c': 4, 'd': 3}}
+    """
+    merged = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, Mapping):
+            inner = merged.get(name)
+            merged[name] = _merged(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _line(text: Any, field: str) -> str | None:
+    """A short printable line from a caller, or None."""
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) > MAX_REASON or not text.isprintable():
+        expected = f"one printable line of at most {MAX_REASON} characters"
+        raise InvalidValue(f"bad {field}: expected {expected}", field=field)
+    return text.strip() or None

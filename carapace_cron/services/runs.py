@@ -1,0 +1,135 @@
+"""Every use case of runs, once: start one now, cancel one, read what was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Conflict, InvalidValue, NotFound
+from carapace_cron.ids import is_run_id, random_text
+from carapace_cron.ledger.history import RunFilter
+from carapace_cron.ledger.planning import JobPlan
+from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.job import Job
+from carapace_cron.model.record import Instant
+from carapace_cron.model.run import Run
+from carapace_cron.services.access import may_see, require
+from carapace_cron.services.jobs import Jobs
+from carapace_cron.services.views import run_view
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 500
+MAX_KEY = 200
+MAX_STATUSES = 16
+
+_INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
+
+
+@dataclass(frozen=True, slots=True)
+class RunsAsked:
+    """What a caller wants to see; None = no limit of that kind. Instants as ISO 8601 texts with a zone."""
+
+    job_id: str | None = None
+    status: str | list[str] | None = None
+    since: str | None = None
+    until: str | None = None
+    limit: int = DEFAULT_PAGE
+    cursor: str | None = None
+
+
+class RunHistory:
+    """Runs of the caller's jobs; an admin's view is the whole of their tenant."""
+
+    def __init__(self, jobs: Jobs, runs: Runs, clock: Clock) -> None:
+        self._jobs = jobs
+        self._runs = runs
+        self._clock = clock
+
+    async def start(self, actor: Actor, job_id: str, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Run a job now, beside its schedule; paused jobs too. The same key again is the same run."""
+        require(actor, "jobs:write")
+        job = self._jobs.find(actor, job_id)
+        if idempotency_key is not None and not (0 < len(idempotency_key) <= MAX_KEY):
+            raise InvalidValue(f"bad idempotencyKey: expected 1–{MAX_KEY} characters", field="idempotencyKey")
+        key = random_text() if idempotency_key is None else f"key:{idempotency_key}"
+        return run_view(await self._runs.start_now(_plan(job), key, self._clock.now()))
+
+    async def cancel(self, actor: Actor, run_id: str) -> dict[str, Any]:
+        """Cancel a run: one that waits at once, one that works as soon as its work has stopped.
+
+        Cancelling what was cancelled is fine; cancelling what has ended otherwise is a Conflict.
+        """
+        require(actor, "jobs:write")
+        run = await self._find(actor, run_id)
+        status = await self._runs.cancel(run.id, f"cancelled by {actor.user}", self._clock.now())
+        if status not in ("cancelled", "running"):
+            raise Conflict(f"run {run.id} has ended already: {status}", field="runId")
+        return run_view(await self._find(actor, run_id))
+
+    async def get(self, actor: Actor, run_id: str) -> dict[str, Any]:
+        require(actor, "jobs:read")
+        return run_view(await self._find(actor, run_id))
+
+    async def page(self, actor: Actor, asked: RunsAsked) -> dict[str, Any]:
+        """Newest first: ``{items, nextCursor}``; nextCursor null on the last page.
+
+        Runs of a deleted job can still be read, by its id too.
+        """
+        require(actor, "jobs:read")
+        if isinstance(asked.limit, bool) or not 1 <= asked.limit <= MAX_PAGE:
+            raise InvalidValue(f"bad limit {asked.limit}: expected 1–{MAX_PAGE}", field="limit")
+        wanted = RunFilter(
+            tenant=actor.tenant,
+            user_id=None if actor.is_admin else actor.user,
+            job_id=asked.job_id,
+            statuses=_statuses(asked.status),
+            since=_instant(asked.since, "since"),
+            until=_instant(asked.until, "until"),
+        )
+        page = await self._runs.page(wanted, limit=asked.limit, cursor=asked.cursor)
+        return {"items": [run_view(run) for run in page.items], "nextCursor": page.next_cursor}
+
+    async def _find(self, actor: Actor, run_id: str) -> Run:
+        run = await self._runs.get(run_id) if isinstance(run_id, str) and is_run_id(run_id) else None
+        if run is None or not may_see(actor, run.tenant, run.user_id):
+            raise NotFound(f"no run {str(run_id)[:60]!r}: list your runs to see their ids", field="runId")
+        return run
+
+
+def _plan(job: Job) -> JobPlan:
+    return JobPlan(
+        job_id=job.id,
+        tenant=job.tenant,
+        user_id=job.user_id,
+        revision=job.revision,
+        definition=job.model_dump_json(by_alias=True).encode(),
+        overlap=job.overlap,
+        accounted_until=job.scheduled_since,
+        instants=(),
+    )
+
+
+def _statuses(given: str | list[str] | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    statuses = [given] if isinstance(given, str) else given
+    if not isinstance(statuses, list) or not all(isinstance(one, str) for one in statuses):
+        raise InvalidValue("bad status: expected a state or a list of states", field="status")
+    return tuple(statuses[:MAX_STATUSES])
+
+
+def _instant(given: str | None, field: str) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        return _INSTANT.validate_python(given)
+    except ValidationError as error:
+        shown = str(given)[:40]
+        raise InvalidValue(
+            f'bad {field} "{shown}": expected an instant such as 2026-12-01T09:00:00Z', field=field
+        ) from error

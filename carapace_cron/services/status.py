@@ -1,0 +1,59 @@
+"""How it stands: the counts of the original extension, and what tells a person whether all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from carapace_cron.job_store import JobStore
+from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.record import instant_text
+from carapace_cron.schedule.zone import tzdata_version
+from carapace_cron.scheduler import Scheduler
+from carapace_cron.services.access import require, user_of
+from carapace_cron.services.board import Board
+
+
+class StatusReport:
+    """`warnings` gives the operator's: what the gateway found and cannot mend by itself."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        runs: Runs,
+        scheduler: Scheduler,
+        board: Board,
+        warnings: Callable[[], Sequence[str]],
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._scheduler = scheduler
+        self._board = board
+        self._warnings = warnings
+
+    async def of(self, actor: Actor, user_id: str | None = None) -> dict[str, Any]:
+        """Counts of a user's jobs and live runs; for admins also what they should look at."""
+        require(actor, "jobs:read")
+        user = user_of(actor, user_id)
+        jobs = list(self._store.entries_of(actor.tenant, user))
+        alive = await self._runs.count_alive(actor.tenant, user)
+        due = [at for job in jobs if (at := self._scheduler.next_at(job.id)) is not None]
+        report = {
+            "totalJobs": len(jobs),
+            "enabledJobs": sum(job.enabled for job in jobs),
+            "scheduledJobs": len(due),
+            "activeExecutions": alive.get("running", 0),
+            "queuedRuns": alive.get("queued", 0),
+            "failingJobs": sum(self._board.of(job.id).last_status in ("failure", "timeout") for job in jobs),
+            "nextExecutionAt": instant_text(min(due)) if due else None,
+            "schedulerLagSeconds": round(self._scheduler.overdue_seconds(), 3),
+            "lastPassAt": _text(self._scheduler.last_pass_at),
+            "tzdataVersion": tzdata_version(),
+        }
+        return {**report, "warnings": list(self._warnings())} if actor.is_admin else report
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant_text(instant)

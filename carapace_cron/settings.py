@@ -1,0 +1,43 @@
+"""What an operator can set for the extension; ``docs/reference/settings.md`` has each with its reason."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from carapace_cron.model.channel import ChannelSettings
+from carapace_cron.model.program import ProgramRule
+
+
+class CronSettings(BaseModel):
+    """Checked at start; an unknown name or a bad value is a `ConfigurationError` that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    admin_token: SecretStr | None = None  # None: the first start makes one and prints it
+    job_store: str = "sqlite:"  # or s3://bucket/prefix
+    s3_endpoint_url: str | None = None  # None: AWS
+    adopt_bucket: bool = False  # run the jobs of a bucket that another ledger has run before
+    max_concurrent_runs: int = Field(5, ge=1, le=10_000)
+    url_allow: str = ""  # networks and ports that jobs may call besides public ones
+    min_interval_seconds: float = Field(60.0, ge=1)
+    max_jobs_per_tenant: int = Field(10_000, ge=1)
+    keep_runs_days: float = Field(30.0, gt=0)
+    shutdown_grace_seconds: float = Field(10.0, ge=0, le=600)
+    channels: dict[str, ChannelSettings] = Field(default_factory=dict)
+    programs: tuple[ProgramRule, ...] = ()  # what the shell runner may run besides echo, date, pwd, whoami
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def min_interval(self) -> timedelta:
+        return timedelta(seconds=self.min_interval_seconds)
+
+    @property
+    def keep_runs(self) -> timedelta:
+        return timedelta(days=self.keep_runs_days)
+
+    @property
+    def on_s3(self) -> bool:
+        return self.job_store.startswith("s3://")
