@@ -34,8 +34,8 @@ class DataDir:
         except sqlite3.OperationalError as error:
             self.release()
             raise ConfigurationError(
-                f"the data directory {self.path} is in use by another gateway, or cannot be locked ({error}): "
-                "stop the other one, or give this one a directory of its own (CARAPACE_CRON_DATA_DIR)"
+                f"the data directory {self.path} is in use by another gateway, or cannot be locked "
+                f"({error}): stop the other one, or give this one its own (CARAPACE_CRON_DATA_DIR)"
             ) from error
         except OSError as error:
             raise ConfigurationError(

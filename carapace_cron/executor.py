@@ -192,8 +192,8 @@ class Executor:
                 return await self._do(active.claim, job)
         except TimeoutError:
             if limit.expired():
-                error = f"stopped after {job.timeout_seconds:g} s, the job's timeoutSeconds"
-                return Outcome("timeout", error=error)
+                sentence = f"stopped after {job.timeout_seconds:g} s, the job's timeoutSeconds"
+                return Outcome("timeout", error=sentence)
             return Outcome("failure", error="the work gave up waiting for something")
         except asyncio.CancelledError:
             if active.stop is None:
@@ -204,8 +204,8 @@ class Executor:
         except Exception:
             run_id = active.claim.run_id
             log.exception("the runner of %s failed unexpectedly", run_id, extra={"action": "run"})
-            error = f"the runner failed unexpectedly; look for {run_id} in the gateway's log"
-            return Outcome("failure", error=error)
+            sentence = f"the runner failed unexpectedly; look for {run_id} in the gateway's log"
+            return Outcome("failure", error=sentence)
         finally:
             active.task = None
 

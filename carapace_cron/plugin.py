@@ -18,7 +18,7 @@ from carapace_cron.api.methods import cron_methods
 from carapace_cron.channels.apprise import apprise_channel
 from carapace_cron.channels.courier import Courier
 from carapace_cron.channels.registry import Channels
-from carapace_cron.channels.webhook import webhook_factory
+from carapace_cron.channels.webhook import open_webhooks
 from carapace_cron.clock import Clock, SystemClock
 from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
@@ -177,6 +177,7 @@ class House:
                 objects, own_id, socket.gethostname(), self._clock.now(), adopt=self._settings.adopt_bucket
             )
         self._store = JobStore(objects, self._clock)
+        self._closers.append(self._store.settle)
 
     async def _open_objects(self) -> ObjectStore:
         address = self._settings.job_store
@@ -184,8 +185,10 @@ class House:
         scheme = address.partition(":")[0]
         if scheme not in stores:
             expected = " or ".join(f"{name}:" for name in sorted(stores))
-            raise ConfigurationError(f'unknown JOB_STORE "{address}": expected one that begins with {expected}')
-        return await stores[scheme](address)
+            message = f'unknown JOB_STORE "{address}": expected one that begins with {expected}'
+            raise ConfigurationError(message)
+        opened: ObjectStore = await stores[scheme](address)
+        return opened
 
     async def _open_hands(self) -> None:
         """Floor 4: runners and channels, ours and those of other plugins."""
@@ -296,10 +299,8 @@ class House:
 
     async def _first_token(self) -> str | None:
         """See to it that somebody can administer this gateway."""
-        chosen = self._settings.admin_token
-        await self.token_store.set_operator_token(
-            None if chosen is None else chosen.get_secret_value(), self._clock.now()
-        )
+        chosen = self._settings.admin_token.get_secret_value() or None
+        await self.token_store.set_operator_token(chosen, self._clock.now())
         if chosen is not None or await self.token_store.any_admin():
             return None
         issued = await self.token_store.issue(DEFAULT_TENANT, FIRST_ADMIN, ["admin"], self._clock.now())
@@ -323,12 +324,12 @@ class House:
             # Imported here: its libraries cost 60 MB, which the embedded default need not pay.
             from carapace_cron.objects.s3 import S3Objects
 
-            return await S3Objects.open(address, endpoint_url=self._settings.s3_endpoint_url)
+            return await S3Objects.open(address, endpoint_url=self._settings.s3_endpoint_url or None)
 
         return {"sqlite": embedded, "s3": s3}
 
     def _own_channel_kinds(self) -> dict[str, ChannelFactory]:
-        return {"webhook": webhook_factory(self._outbound), "apprise": apprise_channel}
+        return {"webhook": open_webhooks(self._outbound, self._clock), "apprise": apprise_channel}
 
     def _own_runners(self) -> list[Runner]:
         work_dir = self._data_dir.path / "work"

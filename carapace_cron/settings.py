@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from carapace_cron.model.channel import ChannelSettings
 from carapace_cron.model.program import ProgramRule
+
+MIN_TOKEN_LENGTH = 16
 
 
 class CronSettings(BaseModel):
@@ -16,9 +17,9 @@ class CronSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    admin_token: SecretStr | None = None  # None: the first start makes one and prints it
+    admin_token: SecretStr = SecretStr("")  # empty: the first start makes one and prints it
     job_store: str = "sqlite:"  # or s3://bucket/prefix
-    s3_endpoint_url: str | None = None  # None: AWS
+    s3_endpoint_url: str = ""  # empty: AWS
     adopt_bucket: bool = False  # run the jobs of a bucket that another ledger has run before
     max_concurrent_runs: int = Field(5, ge=1, le=10_000)
     url_allow: str = ""  # networks and ports that jobs may call besides public ones
@@ -28,7 +29,13 @@ class CronSettings(BaseModel):
     shutdown_grace_seconds: float = Field(10.0, ge=0, le=600)
     channels: dict[str, ChannelSettings] = Field(default_factory=dict)
     programs: tuple[ProgramRule, ...] = ()  # what the shell runner may run besides echo, date, pwd, whoami
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("admin_token")
+    @classmethod
+    def _hard_to_guess(cls, token: SecretStr) -> SecretStr:
+        if 0 < len(token.get_secret_value()) < MIN_TOKEN_LENGTH:
+            raise ValueError(f"expected at least {MIN_TOKEN_LENGTH} characters, or none at all")
+        return token
 
     @property
     def min_interval(self) -> timedelta:

@@ -236,7 +236,7 @@ class Jobs:
 
     def _redefined(self, job: Job, draft: JobDraft) -> Job:
         now = self._clock.now()
-        changes: dict[str, Any] = {**_definition(draft), "revision": job.revision + 1, "updated_at": now}
+        changes = _definition(draft)
         if any(changes[name] != getattr(job, name) for name in _SCHEDULING):
             changes["scheduled_since"] = now
         if draft.enabled != job.enabled:
@@ -245,15 +245,8 @@ class Jobs:
         return redefined
 
     def _switched(self, job: Job, *, enabled: bool, why: str | None) -> Job:
-        now = self._clock.now()
-        since = now if enabled and not job.enabled else job.scheduled_since
-        switched: Job = job.evolve(
-            enabled=enabled,
-            paused_reason=why,
-            revision=job.revision + 1,
-            updated_at=now,
-            scheduled_since=since,
-        )
+        since = self._clock.now() if enabled and not job.enabled else job.scheduled_since
+        switched: Job = job.evolve(enabled=enabled, paused_reason=why, scheduled_since=since)
         return switched
 
     def _view(self, job: Job) -> dict[str, Any]:

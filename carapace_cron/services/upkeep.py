@@ -30,6 +30,7 @@ CHECKPOINT_SECONDS = 300.0  # a job whose status stays the same is written at mo
 PRUNE_SECONDS = 3600.0
 TOMBSTONE_DAYS = 30  # a deleted job can be brought back for so long
 CHECKPOINTS_AT_ONCE = 8
+SNAPSHOT_CHANGES = 100  # fewer are fetched one by one at the next start in no time
 
 Emit = Callable[[str, Mapping[str, Any], str, str], None]
 """(event, payload, tenant, user id): tell those who watch."""
@@ -113,6 +114,7 @@ class Upkeep:
         self._wake.set()
         await self._survive(self._settle_finished)
         await self._survive(self._checkpoint_all)
+        await self._survive(self._snapshot)
 
     async def _settle_finished(self) -> None:
         while self._finished:
@@ -157,9 +159,12 @@ class Upkeep:
         now = self._clock.now()
         removed = await self._runs.prune(now - self._keep_runs)
         await self._store.purge(now - timedelta(days=TOMBSTONE_DAYS))
-        await self._store.write_snapshot()
+        await self._snapshot()
         if removed:
             log.info("removed %d old runs", removed, extra={"action": "prune"})
+
+    async def _snapshot(self) -> None:
+        await self._store.write_snapshot(at_least=SNAPSHOT_CHANGES)
 
     async def _survive(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
