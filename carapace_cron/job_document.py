@@ -11,6 +11,8 @@ from carapace_cron.model.record import explain
 
 PREFIX = "cron/jobs/"
 _SUFFIX = ".json"
+WRITE_ID_LENGTH = 12  # 62 random bits: it has to differ among the writes of one job only
+REMEMBERED_WRITES = 16  # of others that may come between a write whose answer was lost and the look at it
 MAX_BYTES = 512 * 1024  # twice the largest request body: room for the escapes of JSON
 
 
@@ -37,12 +39,29 @@ def id_in(key: str) -> str:
     return job_id if is_job_id(job_id) and key == key_of(job_id) else key
 
 
-def written(job: Job) -> tuple[Job, bytes]:
-    """The job with a new ``writeId``, and its document. Raises `InvalidValue` rather than write a
-    document that could not be read again."""
-    stamped: Job = job.evolve(write_id=random_text())
+def written(job: Job, *, over: Job | None) -> tuple[Job, bytes]:
+    """The job as the next write after `over` (None: the first), and its document.
+
+    Raises `InvalidValue` rather than write a document that could not be read again.
+    """
+    earlier = () if over is None else (over.write_id, *over.earlier_write_ids)[:REMEMBERED_WRITES]
+    stamped = job.evolve(write_id=random_text(WRITE_ID_LENGTH), earlier_write_ids=earlier)
     body = stamped.model_dump_json(by_alias=True, exclude_none=True).encode()
     return read(key_of(job.id), body), body
+
+
+def fate(write: Job, current: Job | None) -> bool | None:
+    """Whether `write`, whose answer was no or was lost, is part of the history of the `current` document.
+
+    None when it cannot be told: the document is as it was before (the write may still arrive), is gone, or
+    was written so often since that its history does not reach back.
+    """
+    if current is None:
+        return None
+    if write.write_id in (current.write_id, *current.earlier_write_ids):
+        return True
+    before = write.earlier_write_ids[:1]
+    return False if not before or before[0] in current.earlier_write_ids else None
 
 
 def read(key: str, body: bytes) -> Job:

@@ -21,11 +21,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from carapace_cron import errors
 from carapace_cron.clock import Clock
-from carapace_cron.job_document import PREFIX, id_in, key_of, read, written
+from carapace_cron.job_document import PREFIX, fate, id_in, key_of, read, written
 from carapace_cron.job_index import Entry, JobIndex, entry_of
 from carapace_cron.model.job import Job
 from carapace_cron.objects.snapshots import read_snapshots, write_snapshots
-from carapace_cron.ports.object_store import Conflict, ObjectStore, Stored, StoredObject, Unknown
+from carapace_cron.ports.object_store import ObjectStore, Stored, StoredObject, Unknown, WriteOutcome
 
 PARSED = 512  # jobs kept parsed: what is in use just now; about 2 MB
 FETCHES = 16  # objects fetched at once: the S3 client is busy with that many, more only wait
@@ -277,14 +277,10 @@ class JobStore:
 
     async def _create(self, job: Job) -> Job:
         async with self._lock(job.id):
-            stamped, body = written(job)
-            match await self._objects.put(key_of(job.id), body, if_absent=True):
-                case Stored(etag):
-                    self._keep(stamped, body, etag)
-                    self._tell(job.id, stamped)
-                    return stamped
-                case Unknown(reason):
-                    raise _unsure(job.id, reason)
+            stamped, body = written(job, over=None)
+            outcome = await self._objects.put(key_of(job.id), body, if_absent=True)
+            if await self._done(stamped, body, outcome, tell=True):
+                return stamped
         raise errors.Conflict(f"there is a job {job.id!r} already: give the new one another id")
 
     async def _update(self, job_id: str, change: Change, *, tell: bool) -> Job:
@@ -315,18 +311,30 @@ class JobStore:
             return before
         if after.id != job_id:
             raise ValueError(f"the change made job {job_id!r} into {after.id!r}: an id never changes")
-        stamped, body = written(after)
-        match await self._objects.put(key_of(job_id), body, if_match=entry.etag):
-            case Stored(etag):
-                self._keep(stamped, body, etag)
-            case Unknown(reason):
-                raise _unsure(job_id, reason)
-            case Conflict():
-                await self._reread(key_of(job_id))
-                raise _Lost
-        if tell:
-            self._tell(job_id, None if stamped.deleted_at else stamped)
+        stamped, body = written(after, over=before)
+        outcome = await self._objects.put(key_of(job_id), body, if_match=entry.etag)
+        if not await self._done(stamped, body, outcome, tell=tell):
+            raise _Lost
         return stamped
+
+    async def _done(self, write: Job, body: bytes, outcome: WriteOutcome, *, tell: bool) -> bool:
+        """Whether the write was done; memory and listeners know the newest job either way.
+
+        A "no" is not believed at once: HTTP clients send a PUT again whose answer was lost, and the second
+        is refused because of the first; by then another may have written over it. The document's history
+        tells. Raises `Unavailable` when even that cannot.
+        """
+        if isinstance(outcome, Stored):
+            self._keep(write, body, outcome.etag)
+            if tell:
+                self._tell(write.id, None if write.deleted_at else write)
+            return True
+        await self._reread(key_of(write.id))
+        entry = self._index.get(write.id)
+        done = fate(write, None if entry is None else self._job(entry))
+        if done is None and isinstance(outcome, Unknown):
+            raise _unsure(write.id, outcome.reason)
+        return bool(done)
 
     async def _reread(self, key: str) -> None:
         """Bring memory to what the store holds under `key`, and tell if the definition is another."""

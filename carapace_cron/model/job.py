@@ -129,6 +129,7 @@ class Job(JobPolicy):
     scheduled_since: Instant  # only instants after it count: set by create, resume and a new schedule
     deleted_at: Instant | None = None  # a tombstone: kept a while for undo, then removed
     write_id: str = ""  # random, new with each write: tells our own write from another's
+    earlier_write_ids: tuple[str, ...] = ()  # of the last writes before it: shows that a lost answer was yes
     # A checkpoint of what the ledger knows better; written on a change of status, now and then, and at stop.
     execution_count: int = 0
     failure_count: int = 0
