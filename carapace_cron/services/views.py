@@ -10,7 +10,7 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Run
 from carapace_cron.services.board import Standing
 
-_INTERNAL = {"write_id", "deleted_at", "scheduled_since", "tenant"}
+_INTERNAL = {"write_id", "earlier_write_ids", "deleted_at", "scheduled_since", "tenant"}
 _STANDING = {
     "execution_count",
     "failure_count",
