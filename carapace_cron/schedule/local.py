@@ -17,7 +17,6 @@ class LocalSchedule(Schedule):
 
     times: WallTimes = field(compare=False, repr=False)
     rule: daylight.Rule = field(compare=False, repr=False)
-    gap: Callable[[], int] = field(compare=False, repr=False)
     words: Callable[[], str] = field(compare=False, repr=False)
     until: int | None = field(default=None, compare=False, repr=False)
 
@@ -36,7 +35,7 @@ class LocalSchedule(Schedule):
         return f"{self.words()} ({self.zone})"
 
     def shortest_period(self) -> timedelta:
-        gap = self.gap()
+        gap = self.times.shortest_gap()
         return timedelta(seconds=gap) if gap < NEVER // 2 else timedelta.max
 
     def note(self, at: int) -> str | None:

@@ -14,14 +14,8 @@ from carapace_cron.schedule.errors import ScheduleError
 from carapace_cron.schedule.every import parse_every
 from carapace_cron.schedule.local import LocalSchedule
 from carapace_cron.schedule.oncalendar import looks_like_oncalendar, parse_oncalendar
-from carapace_cron.schedule.rrule import (
-    CountedTimes,
-    Moment,
-    RuleTimes,
-    looks_like_rrule,
-    parse_rrule,
-    start_without_dtstart,
-)
+from carapace_cron.schedule.rrule import Moment, looks_like_rrule, parse_rrule, start_without_dtstart
+from carapace_cron.schedule.rule_times import rule_times
 from carapace_cron.schedule.schedule import EPOCH, Schedule
 from carapace_cron.schedule.zone import Zone, load_zone
 
@@ -96,7 +90,6 @@ def _cron(shown: str, text: str, place: Zone) -> Schedule:
         anchor=None,
         times=cron.pattern,
         rule=_rule_of(cron.follows_real_time),
-        gap=cron.pattern.shortest_gap,
         words=partial(cron_in_words, cron),
     )
 
@@ -122,7 +115,6 @@ def _calendar_event(text: str, place: Zone) -> Schedule:
         anchor=None,
         times=event.pattern,
         rule=_rule_of(event.follows_real_time),
-        gap=event.pattern.shortest_gap,
         words=partial('On the calendar event "{}"'.format, event.text),
     )
 
@@ -138,15 +130,14 @@ def _rule(text: str, place: Zone, anchor: int | None) -> Schedule:
         start, first = start_without_dtstart(rule, made), made + 1
     else:
         start = first = _wall(rule.start, place)
-    times = RuleTimes(rule, start, first)
+    times = rule_times(rule, start, first)
     return LocalSchedule(
         text=rule.text,
         place=place,
         kind="rrule",
         anchor=None if rule.start else anchor or 0,
-        times=times if rule.count is None else CountedTimes(times, rule.count),
+        times=times,
         rule=_rule_of(rule.follows_real_time),
-        gap=times.shortest_gap,
         words=partial(rule_in_words, rule, start),
         until=_until(rule.until, place),
     )

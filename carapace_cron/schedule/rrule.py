@@ -1,38 +1,23 @@
-"""Recurrence rules of iCalendar (RFC 5545, section 3.3.10), expanded by dateutil, within bounds.
+"""Recurrence rules of iCalendar (RFC 5545, section 3.3.10): the text, taken apart and checked.
 
-dateutil walks from DTSTART, without a limit on how far, so each question is put to it near its answer:
-a rule's start is moved ahead by whole intervals, the times of a day are ours, and it works on a calendar
-7600 years from now. That is 19 times the 400 years after which the Gregorian calendar repeats, weekdays and
-all, so the answers are the same; but dateutil's calendar ends at 9999, and so does a search in vain.
+What the rule means in readings is `rule_times.py`'s.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise, product
-from typing import Any
-
-from dateutil import rrule as dateutil_rrule
 
 from carapace_cron.schedule.errors import ScheduleError
-from carapace_cron.schedule.wall import DAY, FIRST_WALL, LAST_WALL, NEVER
+from carapace_cron.schedule.wall import FIRST_WALL, LAST_WALL
 from carapace_cron.schedule.zone import FIRST_YEAR, LAST_YEAR
 
 MOST_COUNTED = 1000  # instants a COUNT may name; they are kept
 _MOST_INTERVAL = 100_000
-_MOST_TIMES_A_DAY_TO_CHOOSE_FROM = 24  # with BYSETPOS, where dateutil lays out the whole period
-_SAMPLES = 500  # readings that the shortest gap is looked for in
 
-_FAR = datetime(1970 + 7600, 1, 1)
-_FREQUENCIES = {
-    name: getattr(dateutil_rrule, name)
-    for name in ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY", "SECONDLY")
-}
-_SECONDS = {"WEEKLY": 7 * DAY, "DAILY": DAY, "HOURLY": 3600, "MINUTELY": 60, "SECONDLY": 1}
+_FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY", "SECONDLY")
+_FASTER_THAN_DAILY = ("HOURLY", "MINUTELY", "SECONDLY")
 _WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _RANGES = {
     "BYMONTH": (1, 12, False),
@@ -45,7 +30,6 @@ _RANGES = {
     "BYSECOND": (0, 59, False),
 }  # lowest, highest, and whether it may count from the end
 _TO_CHOOSE_FROM = {*_RANGES, "BYDAY"} - {"BYSETPOS"}
-_DAY_OPTIONS = {"bymonth", "bymonthday", "byyearday", "byweekno", "byweekday"}
 _KEYS = {"FREQ", "INTERVAL", "COUNT", "UNTIL", "WKST", "BYDAY", *_RANGES}
 _START = re.compile(r"DTSTART(?:;TZID=([A-Za-z0-9_+/-]+)|;VALUE=DATE(?:-TIME)?)*:([0-9TZtz]+)\s+", re.ASCII)
 _TIME = re.compile(r"([0-9]{8})(?:T([0-9]{6})(Z?))?")
@@ -78,7 +62,7 @@ class RuleText:
     @property
     def follows_real_time(self) -> bool:
         """Rules that step by the hour or faster follow real time; slower ones name local times."""
-        return self.frequency in ("HOURLY", "MINUTELY", "SECONDLY")
+        return self.frequency in _FASTER_THAN_DAILY
 
 
 def looks_like_rrule(text: str) -> bool:
@@ -113,143 +97,6 @@ def parse_rrule(text: str) -> RuleText:
     )
 
 
-class RuleTimes:
-    """The readings of a rule that starts at the wall reading `start`, none of them before `first`."""
-
-    def __init__(self, rule: RuleText, start: int, first: int) -> None:
-        """Raises `ScheduleError` when the rule never comes, or asks for more than we lay out."""
-        self._rule, self._start, self._first = rule, start, first
-        self._options = _day_options(rule)
-        self._times: tuple[int, ...] | None = None  # of a day; None where dateutil knows them
-        self._check_days_exist()
-        if not rule.follows_real_time:
-            _name_the_day(rule, self._options, _FAR + timedelta(seconds=start))
-        clock = {key: rule.numbers.get(key) for key in ("BYHOUR", "BYMINUTE", "BYSECOND")}
-        if not rule.follows_real_time:
-            at_start = zip(clock, _clock(start), strict=True)
-            clock = {key: clock[key] or (number,) for key, number in at_start}
-            self._times = _times_of_day(clock)
-        if "bysetpos" in self._options:
-            self._check_times_to_choose_from()
-            self._times = None
-        if self._times is not None:
-            clock = dict.fromkeys(clock, (0,))
-        self._options |= {key.lower(): values for key, values in clock.items()}
-        self._check_it_comes()
-
-    def at_or_after(self, wall: int) -> int | None:
-        wall = max(wall, self._first)
-        for found in self._walk(self._periods_until(wall)):
-            if found >= wall:
-                return found
-        return None
-
-    def at_or_before(self, wall: int) -> int | None:
-        wall = min(wall, LAST_WALL)
-        if wall < self._first:
-            return None
-        period, back = self._periods_until(wall), 1
-        while True:
-            best = None
-            for found in self._walk(max(period - back, 0)):
-                if found > wall:
-                    break
-                best = found
-            if best is not None or back > period:
-                return best
-            back *= 2
-
-    def earliest(self, count: int) -> list[int]:
-        """The first `count` readings, or as many as there are."""
-        return list(islice(self._walk(0), count))
-
-    def shortest_gap(self) -> int:
-        """The fewest seconds between two readings that follow each other among the first 500."""
-        return min((later - earlier for earlier, later in pairwise(self.earliest(_SAMPLES))), default=NEVER)
-
-    def _walk(self, period: int) -> Iterator[int]:
-        """The readings from the beginning of a period on."""
-        rule = dateutil_rrule.rrule(
-            _FREQUENCIES[self._rule.frequency],
-            dtstart=self._begin(period),
-            interval=self._rule.interval,
-            wkst=self._rule.week_start,
-            **self._options,
-        )
-        for moment in rule:
-            reading = (moment - _FAR) // timedelta(seconds=1)
-            for time in self._times or (0,):
-                if reading + time > LAST_WALL:
-                    return
-                if reading + time >= self._first:
-                    yield reading + time
-
-    def _periods_until(self, wall: int) -> int:
-        """How many whole intervals lie between the start and `wall`."""
-        if self._rule.frequency in _SECONDS:
-            start = self._start if self._times is None else self._start // DAY * DAY
-            return (wall - start) // (_SECONDS[self._rule.frequency] * self._rule.interval)
-        start_at, at = _FAR + timedelta(seconds=self._start), _FAR + timedelta(seconds=wall)
-        months = (at.year - start_at.year) * 12 + at.month - start_at.month
-        return months // (self._rule.interval * (12 if self._rule.frequency == "YEARLY" else 1))
-
-    def _begin(self, period: int) -> datetime:
-        """Where that period begins: a start for dateutil with which it finds the same as from the first."""
-        steps = period * self._rule.interval
-        start = _FAR + timedelta(seconds=self._start)
-        if self._times is not None:
-            start = start.replace(hour=0, minute=0, second=0)
-        if self._rule.frequency in _SECONDS:
-            return start + timedelta(seconds=steps * _SECONDS[self._rule.frequency])
-        if self._rule.frequency == "YEARLY":
-            return start.replace(year=start.year + steps, month=1, day=1, hour=0, minute=0, second=0)
-        months = start.year * 12 + start.month - 1 + steps
-        return start.replace(year=months // 12, month=months % 12 + 1, day=1, hour=0, minute=0, second=0)
-
-    def _check_days_exist(self) -> None:
-        """Refuse 30 February and its like, exactly, by looking through the calendar's last 400 years."""
-        days = {key: value for key, value in self._options.items() if key in _DAY_OPTIONS}
-        if not days:
-            return
-        rule = dateutil_rrule.rrule(
-            _FREQUENCIES["MONTHLY" if self._rule.frequency == "MONTHLY" else "YEARLY"],
-            dtstart=datetime(9600, 1, 1),
-            wkst=self._rule.week_start,
-            **days,
-        )
-        if next(iter(rule), None) is None:
-            raise ScheduleError("schedule", self._rule.text, "names a day that no year has")
-
-    def _check_times_to_choose_from(self) -> None:
-        most = _MOST_TIMES_A_DAY_TO_CHOOSE_FROM
-        if self._times is not None and len(self._times) > most:
-            remedy = f"expected at most {most} times a day to choose from"
-            raise ScheduleError("BYSETPOS", str(len(self._times)), remedy, within=self._rule.text)
-
-    def _check_it_comes(self) -> None:
-        try:
-            found = self.at_or_after(self._first)
-        except ValueError:  # dateutil found that the interval and the hours never meet
-            found = None
-        if found is None:
-            raise ScheduleError("schedule", self._rule.text, "never comes")
-
-
-class CountedTimes:
-    """The readings of a rule with COUNT, all of them."""
-
-    def __init__(self, times: RuleTimes, count: int) -> None:
-        self._readings = tuple(times.earliest(count))
-
-    def at_or_after(self, wall: int) -> int | None:
-        place = bisect_left(self._readings, wall)
-        return self._readings[place] if place < len(self._readings) else None
-
-    def at_or_before(self, wall: int) -> int | None:
-        place = bisect_right(self._readings, wall)
-        return self._readings[place - 1] if place else None
-
-
 def start_without_dtstart(rule: RuleText, wall: int) -> int:
     """The start of a rule that names none: `wall`, with what is finer than the rule's own times at zero.
 
@@ -260,37 +107,6 @@ def start_without_dtstart(rule: RuleText, wall: int) -> int:
     elif "BYMINUTE" in rule.numbers and "BYSECOND" not in rule.numbers:
         wall -= wall % 60
     return wall
-
-
-def _day_options(rule: RuleText) -> dict[str, Any]:
-    """What dateutil is told of the days."""
-    keys = ("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS")
-    options: dict[str, Any] = {key.lower(): rule.numbers[key] for key in keys if key in rule.numbers}
-    if rule.weekdays:
-        options["byweekday"] = [dateutil_rrule.weekday(day, nth or None) for day, nth in rule.weekdays]
-    return options
-
-
-def _clock(wall: int) -> tuple[int, int, int]:
-    """Hour, minute and second of a reading."""
-    minutes, second = divmod(wall % DAY, 60)
-    return minutes // 60, minutes % 60, second
-
-
-def _times_of_day(clock: Mapping[str, tuple[int, ...] | None]) -> tuple[int, ...]:
-    """All times that hours, minutes and seconds make, in seconds after midnight, ascending."""
-    hours, minutes, seconds = (sorted(values or ()) for values in clock.values())
-    return tuple(h * 3600 + m * 60 + s for h, m, s in product(hours, minutes, seconds))
-
-
-def _name_the_day(rule: RuleText, options: dict[str, Any], begin: datetime) -> None:
-    """Say what a rule without a day takes from its start, so that the start may move."""
-    if options.keys() & (_DAY_OPTIONS - {"bymonth"}):
-        return
-    if rule.frequency in ("MONTHLY", "YEARLY"):
-        options["bymonthday"] = begin.day
-    if rule.frequency == "YEARLY":
-        options.setdefault("bymonth", begin.month)
 
 
 def _parts(rule: str, text: str) -> dict[str, str]:
@@ -313,7 +129,7 @@ def _check_together(parts: dict[str, str], text: str) -> None:
     frequency = parts["FREQ"]
     if "COUNT" in parts and "UNTIL" in parts:
         raise ScheduleError("UNTIL", parts["UNTIL"], "expected COUNT or UNTIL, not both", within=text)
-    if "BYSETPOS" in parts and frequency in ("DAILY", "HOURLY", "MINUTELY", "SECONDLY"):
+    if "BYSETPOS" in parts and frequency in ("DAILY", *_FASTER_THAN_DAILY):
         remedy = "expected with FREQ=YEARLY, MONTHLY or WEEKLY only"
         raise ScheduleError("BYSETPOS", parts["BYSETPOS"], remedy, within=text)
     if "BYSETPOS" in parts and not parts.keys() & _TO_CHOOSE_FROM:

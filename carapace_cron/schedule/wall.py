@@ -33,6 +33,10 @@ class WallTimes(Protocol):
         """The last reading up to `wall`; None when there is none from 1900 on."""
         ...
 
+    def shortest_gap(self) -> int:
+        """The fewest seconds between two readings that follow each other; `NEVER` for a single one."""
+        ...
+
 
 class Pattern:
     """Fields as bitmasks: bit n of `minutes` says that minute n is named. One object serves many jobs.

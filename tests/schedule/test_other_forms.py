@@ -215,12 +215,18 @@ _RULES = st.one_of(
             ]
         ),
     ),
+    st.builds("FREQ={};INTERVAL={}".format, _SOME(["HOURLY", "MINUTELY", "SECONDLY"]), _SOME([1, 5, 7, 977])),
     st.builds(
-        "FREQ=HOURLY;INTERVAL={}{}".format, _SOME([1, 5, 7, 25]), _SOME(["", ";BYMINUTE=0,30", ";BYDAY=SA"])
+        "FREQ=HOURLY;INTERVAL={}{}".format,
+        _SOME([1, 6, 24]),
+        _SOME([";BYMINUTE=0,30", ";BYDAY=SA", ";BYSECOND=5,9", ";BYMINUTE=1,2;BYSECOND=3,4;BYMONTH=5"]),
     ),
     st.builds(
-        "FREQ=MINUTELY;INTERVAL={}{}".format, _SOME([1, 7, 90]), _SOME(["", ";BYHOUR=3,4", ";BYSECOND=5,9"])
+        "FREQ=MINUTELY;INTERVAL={}{}".format,
+        _SOME([1, 15, 90]),
+        _SOME([";BYHOUR=3,4,5,6,7,8,9,10,11,12", ";BYSECOND=5,9", ";BYDAY=MO,TH"]),
     ),
+    st.builds("FREQ=SECONDLY;INTERVAL={};BYHOUR=9,10,11,12".format, _SOME([1, 45, 1800])),
 )
 
 
