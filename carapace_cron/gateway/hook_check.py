@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any
 
 import pluggy
+from aiohttp import web
 
 from carapace_cron.errors import ConfigurationError
-from carapace_cron.gateway.hookspecs import HostHooks
+from carapace_cron.gateway.hookspecs import HostHooks, Route
 
 MAY_BE_ASYNC = frozenset({"start", "stop", "identify"})
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _HOST_HOOKS = frozenset(name for name in vars(HostHooks) if not name.startswith("_"))
 
 
@@ -61,6 +63,21 @@ def each_call(caller: pluggy.HookCaller, **arguments: Any) -> Iterator[tuple[str
     for implementation in caller.get_hookimpls():
         wanted = {name: arguments[name] for name in implementation.argnames}
         yield implementation.plugin_name, partial(implementation.function, **wanted)
+
+
+def fault_of_route(route: Route) -> str | None:
+    """Why the router would not take it, in a sentence; None when it does."""
+    if route.method not in _METHODS:
+        return f"method {route.method!r}: expected one of {', '.join(_METHODS)}"
+    try:
+        web.UrlDispatcher().add_route(route.method, route.path, _nobody)
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"path {route.path!r}: {error}"
+    return None
+
+
+async def _nobody(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
 
 
 def _nearest(name: str, manager: pluggy.PluginManager) -> str:

@@ -22,6 +22,7 @@ Messages have four lines: what is wrong, where, in which file, what would do.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping
@@ -169,7 +170,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _manifest_error(error: ValidationError, table: dict[str, Any], file: Path) -> ConfigurationError:
-    first = error.errors(include_url=False)[0]
+    faults = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own name helps more.
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     path = [str(part) for part in first["loc"]]
     where = f"[{'.'.join(path[:-1])}]" if len(path) > 1 else "the top of the file"
     name = path[-1]
@@ -208,5 +211,5 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -6,40 +6,45 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from carapace_cron.errors import InvalidValue
 from carapace_cron.gateway.hookspecs import Method, Params
 from carapace_cron.model.actor import Actor
+
+_SHOWN = 40  # characters of an unknown name that the answer repeats
 
 
 def method_of(function: Callable[..., Awaitable[Any]]) -> Method:
     """A method that calls ``function(actor, …)`` with the request's params.
 
-    The names of the function's parameters are those of the wire. A missing, unknown or surplus one is
-    answered with *Invalid params* and a sentence that names it.
+    ``async def get(actor, job_id, limit=5)`` takes ``{"jobId": …, "limit": …}`` or ``[…, …]``. A missing,
+    unknown or surplus parameter is answered with *Invalid params* and a sentence that names it.
     """
     parameters = list(inspect.signature(function).parameters.values())[1:]
+    by_wire_name = {to_camel(parameter.name): parameter for parameter in parameters}
 
     async def method(actor: Actor, params: Params) -> Any:
-        return await function(actor, **_bound(parameters, params))
+        named = _named(by_wire_name, params)
+        return await function(actor, **{by_wire_name[name].name: value for name, value in named.items()})
 
     return method
 
 
-def _bound(parameters: list[inspect.Parameter], params: Params) -> dict[str, Any]:
-    named = _by_name(parameters, params) if isinstance(params, list) else params
-    names = [parameter.name for parameter in parameters]
-    for name in named:
-        if name not in names:
-            expected = ", ".join(names) or "none"
-            raise InvalidValue(f'unknown parameter "{name[:40]}": expected {expected}', field=name[:40])
-    for parameter in parameters:
-        if parameter.default is parameter.empty and parameter.name not in named:
-            raise InvalidValue(f'missing parameter "{parameter.name}"', field=parameter.name)
-    return named
-
-
-def _by_name(parameters: list[inspect.Parameter], values: list[Any]) -> dict[str, Any]:
-    if len(values) > len(parameters):
-        names = ", ".join(parameter.name for parameter in parameters) or "none"
-        raise InvalidValue(f"{len(values)} parameters given: expected at most {len(parameters)} ({names})")
-    return {parameter.name: value for parameter, value in zip(parameters, values, strict=False)}
+def _named(parameters: dict[str, inspect.Parameter], params: Params) -> dict[str, Any]:
+    """The params by their names on the wire. Raises `InvalidValue` when they do not fit."""
+    expected = ", ".join(parameters) or "none"
+    if isinstance(params, list):
+        if len(params) > len(parameters):
+            raise InvalidValue(
+                f"{len(params)} parameters given: expected at most {len(parameters)} ({expected})"
+            )
+        params = dict(zip(parameters, params, strict=False))
+    for name in params:
+        if name not in parameters:
+            shown = name[:_SHOWN]
+            raise InvalidValue(f'unknown parameter "{shown}": expected {expected}', field=shown)
+    for name, parameter in parameters.items():
+        if name not in params and parameter.default is parameter.empty:
+            raise InvalidValue(f'missing parameter "{name}"', field=name)
+    return params

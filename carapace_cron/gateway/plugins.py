@@ -23,7 +23,7 @@ from carapace_cron.gateway.discovery import (
     import_entry,
     installed_plugins,
 )
-from carapace_cron.gateway.hook_check import check_hooks, each_call, implemented_hooks
+from carapace_cron.gateway.hook_check import check_hooks, each_call, fault_of_route, implemented_hooks
 from carapace_cron.gateway.hookspecs import Agent, HostChannel, HostHooks, Method, Route
 from carapace_cron.gateway.manifest import Manifest, read_manifest, settings_for
 from carapace_cron.gateway.offers import Offers
@@ -212,18 +212,29 @@ class Plugins:
             self._keep(plugin, self.methods, name, method)
         for call in self._calls(plugin, "register_routes"):
             for route in call():
-                self._keep(plugin, self.routes, f"{route.method} {route.path}", route)
+                self._keep_route(plugin, route)
 
     def _answers(self, plugin: _Plugin, hook: str) -> Iterator[tuple[str, Any]]:
         for call in self._calls(plugin, hook):
             offered: Mapping[str, Any] = call()
             yield from offered.items()
 
+    def _keep_route(self, plugin: _Plugin, route: Route) -> None:
+        name = f"{route.method} {route.path}"
+        fault = fault_of_route(route)
+        if fault is None:
+            self._keep(plugin, self.routes, name, route)
+        else:
+            self._refuse(plugin, f'route "{name}" refused: {fault}')
+
     def _keep(self, plugin: _Plugin, offers: Offers[Any], name: str, thing: object) -> None:
         sentence = offers.add(plugin.id, name, thing)
         if sentence is not None:
-            plugin.refused.append(sentence)
-            logger.warning("plugin %s: %s", plugin.id, sentence, extra={"action": "plugin_offer_refused"})
+            self._refuse(plugin, sentence)
+
+    def _refuse(self, plugin: _Plugin, sentence: str) -> None:
+        plugin.refused.append(sentence)
+        logger.warning("plugin %s: %s", plugin.id, sentence, extra={"action": "plugin_offer_refused"})
 
     # Starting and stopping
 
@@ -268,7 +279,7 @@ class Plugins:
             step(plugin)
         except ConfigurationError as error:
             self._set_aside(plugin, str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script in a plugin's place ends with sys.exit()
             logger.exception("plugin %s failed", plugin.id, extra={"action": "plugin_failed"})
             self._set_aside(plugin, f"{type(error).__name__}: {error}")
 

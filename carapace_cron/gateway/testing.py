@@ -1,9 +1,9 @@
-"""A gateway for tests: on a free port, with people in it, and a client that talks to it.
+"""A gateway for tests: on a free port, with people in it, and a client session of yours to talk to it.
 
 ::
 
-    async with running_gateway(tmp_path, plugins={"hello": HelloPlugin()}) as house:
-        answer = await house.call("carapace.gateway.whoami", token="bob")
+    async with running_gateway(tmp_path, client, plugins={"hello": HelloPlugin()}) as house:
+        answer = await house.call("carapace.gateway.whoami", who="bob")
 
 The tokens are ``alice`` (owns things), ``bob`` (admin in her tenant) and ``charlie`` (admin elsewhere).
 """
@@ -119,32 +119,36 @@ class House:
         return self.server.gateway
 
     async def post(
-        self, body: Any, *, token: str | None = "alice", headers: Mapping[str, str] | None = None
+        self, body: Any, *, who: str | None = "alice", headers: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
-        """POST to ``/rpc``: text and bytes as they are, anything else as JSON."""
+        """POST to ``/rpc``: text and bytes as they are, anything else as JSON. `who`: the token."""
         text = body if isinstance(body, str | bytes) else json.dumps(body)
         sent = {"Content-Type": "application/json", **(headers or {})}
-        if token is not None:
-            sent["Authorization"] = f"Bearer {token}"
+        if who is not None:
+            sent["Authorization"] = f"Bearer {who}"
         return await self.client.post(f"{self.server.url}/rpc", data=text, headers=sent)
 
-    async def call(self, method: str, params: Params | None = None, *, token: str = "alice") -> Any:  # noqa: S107  # a name, no secret
+    async def call(self, method: str, params: Params | None = None, *, who: str | None = "alice") -> Any:
         """The whole answer object of one request."""
         request = {"jsonrpc": "2.0", "method": method, "params": params or [], "id": 1}
-        async with await self.post(request, token=token) as response:
+        async with await self.post(request, who=who) as response:
             return await response.json()
 
     async def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
         return await self.client.get(f"{self.server.url}{path}", headers=headers)
 
-    async def socket(self, token: str = "alice", **options: Any) -> aiohttp.ClientWebSocketResponse:  # noqa: S107  # a name, no secret
-        headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
-        return await self.client.ws_connect(f"{self.server.url}/rpc", headers=headers, **options)
+    async def socket(
+        self, who: str | None = "alice", *, headers: Mapping[str, str] | None = None, autoping: bool = True
+    ) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket at ``/rpc``."""
+        sent = {"Authorization": f"Bearer {who}", **(headers or {})}
+        return await self.client.ws_connect(f"{self.server.url}/rpc", headers=sent, autoping=autoping)
 
 
 @asynccontextmanager
 async def running_gateway(
     data_dir: Path,
+    client: aiohttp.ClientSession,
     *,
     plugins: Mapping[str, object] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -167,7 +171,6 @@ async def running_gateway(
     )
     server = await serve(gateway, clock=time, limits=limits)
     try:
-        async with aiohttp.ClientSession() as client:
-            yield House(server, people, client)
+        yield House(server, people, client)
     finally:
         await server.stop()

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from carapace_cron.gateway.testing import House, running_gateway
@@ -17,10 +18,10 @@ OpenHouse = Callable[..., Awaitable[House]]
 @pytest.fixture
 async def open_house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
     """``await open_house(plugins=…, limits=…, settings=…)``, with the arguments of `running_gateway`."""
-    async with AsyncExitStack() as stack:
+    async with aiohttp.ClientSession() as client, AsyncExitStack() as stack:
 
         async def start(**options: Any) -> House:
-            return await stack.enter_async_context(running_gateway(tmp_path / "data", **options))
+            return await stack.enter_async_context(running_gateway(tmp_path / "data", client, **options))
 
         yield start
 

@@ -46,7 +46,7 @@ def says(text: str) -> Handler:
 
 
 async def test_a_request_is_answered_as_its_token_says(house: House) -> None:
-    answer = await house.call("carapace.gateway.whoami", token="bob")
+    answer = await house.call("carapace.gateway.whoami", who="bob")
     assert answer == {
         "jsonrpc": "2.0",
         "result": {"tenant": "acme", "userId": "bob", "scopes": ["admin"]},
@@ -55,7 +55,7 @@ async def test_a_request_is_answered_as_its_token_says(house: House) -> None:
 
 
 async def test_the_token_may_come_as_an_api_key(house: House) -> None:
-    response = await house.post(WHOAMI, token=None, headers={"X-Api-Key": "charlie"})
+    response = await house.post(WHOAMI, who=None, headers={"X-Api-Key": "charlie"})
     assert (await response.json())["result"]["tenant"] == "other"
 
 
@@ -70,8 +70,10 @@ async def test_the_token_may_come_as_an_api_key(house: House) -> None:
         ({"X-Api-Key": "ALICE"}, "unknown token"),
     ],
 )
-async def test_without_a_known_token_it_answers_401(house: House, headers: dict[str, str], sentence: str) -> None:
-    response = await house.post(WHOAMI, token=None, headers=headers)
+async def test_without_a_known_token_it_answers_401(
+    house: House, headers: dict[str, str], sentence: str
+) -> None:
+    response = await house.post(WHOAMI, who=None, headers=headers)
     assert response.status == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     answer = await response.json()
@@ -111,8 +113,8 @@ async def test_a_second_plugin_may_know_other_tokens(open_house: OpenHouse) -> N
             return Actor("guests", token, frozenset()) if token.startswith("guest") else None
 
     house = await open_house(plugins={"guests": Guests()})
-    assert (await house.call("carapace.gateway.whoami", token="guest7"))["result"]["tenant"] == "guests"
-    assert (await house.call("carapace.gateway.whoami", token="alice"))["result"]["tenant"] == "acme"
+    assert (await house.call("carapace.gateway.whoami", who="guest7"))["result"]["tenant"] == "guests"
+    assert (await house.call("carapace.gateway.whoami", who="alice"))["result"]["tenant"] == "acme"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,9 @@ async def test_the_host_header_must_name_this_gateway(open_house: OpenHouse, hos
         ("", 403),
     ],
 )
-async def test_a_page_from_elsewhere_may_not_call(open_house: OpenHouse, origin: str | None, status: int) -> None:
+async def test_a_page_from_elsewhere_may_not_call(
+    open_house: OpenHouse, origin: str | None, status: int
+) -> None:
     house = await open_house(settings={"allowed_origins": ["https://console.example"]})
     headers = {} if origin is None else {"Origin": origin.format(port=house.server.port)}
     assert (await house.post(WHOAMI, headers=headers)).status == status
@@ -362,7 +366,7 @@ async def test_another_address_is_said_in_the_log(
 
 async def test_a_taken_port_is_a_sentence(open_house: OpenHouse) -> None:
     house = await open_house()
-    with pytest.raises(ConfigurationError, match="cannot listen on 127.0.0.1:"):
+    with pytest.raises(ConfigurationError, match=r"cannot listen on 127\.0\.0\.1:"):
         await open_house(settings={"port": house.server.port})
 
 

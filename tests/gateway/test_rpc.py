@@ -17,6 +17,7 @@ from carapace_cron.gateway.rpc import Rpc
 from carapace_cron.model.actor import Actor
 
 ALICE = Actor("acme", "alice", frozenset())
+BAD_PARAMS = '"params" must be an array or an object'
 
 
 def request(method: str, params: Any = None, request_id: Any = 1) -> str:
@@ -55,15 +56,26 @@ async def test_a_method_hears_who_asks_and_what() -> None:
         ({"actor": 1, "jobId": 2}, 'unknown parameter "actor": expected jobId, limit', "actor"),
     ],
 )
-async def test_it_names_the_parameter_that_does_not_fit(params: Any, sentence: str, field: str | None) -> None:
-    async def get(actor: Actor, jobId: str, limit: int = 5) -> str:
-        return jobId
+async def test_it_names_the_parameter_that_does_not_fit(
+    params: Any, sentence: str, field: str | None
+) -> None:
+    async def get(actor: Actor, job_id: str, limit: int = 5) -> str:
+        return job_id
 
     answer = await answer_of(method_of(get), params)
     assert answer["error"]["code"] == -32602
     assert answer["error"]["message"] == "Invalid params"
     assert answer["error"]["data"]["error"] == sentence
     assert answer["error"]["data"].get("field") == field
+
+
+async def test_it_binds_params_by_name_and_by_position() -> None:
+    async def get(actor: Actor, job_id: str, limit: int = 5) -> list[Any]:
+        return [actor.user, job_id, limit]
+
+    assert (await answer_of(method_of(get), {"jobId": "a", "limit": 1}))["result"] == ["alice", "a", 1]
+    assert (await answer_of(method_of(get), {"jobId": "a"}))["result"] == ["alice", "a", 5]
+    assert (await answer_of(method_of(get), ["a", 2]))["result"] == ["alice", "a", 2]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +142,8 @@ async def test_a_null_id_is_a_request_and_not_a_notification() -> None:
         ({"method": "it", "id": 1}, '"jsonrpc" must be "2.0"'),
         ({"jsonrpc": "2.0", "id": 1}, '"method" must be a text'),
         ({"jsonrpc": "2.0", "method": None, "id": 1}, '"method" must be a text'),
-        ({"jsonrpc": "2.0", "method": "it", "params": None, "id": 1}, '"params" must be an array or an object'),
-        ({"jsonrpc": "2.0", "method": "it", "params": "x", "id": 1}, '"params" must be an array or an object'),
+        ({"jsonrpc": "2.0", "method": "it", "params": None, "id": 1}, BAD_PARAMS),
+        ({"jsonrpc": "2.0", "method": "it", "params": "x", "id": 1}, BAD_PARAMS),
         ({"jsonrpc": "2.0", "method": "it", "auth": "x", "id": 1}, 'unknown member "auth" in the request'),
         ({"jsonrpc": "2.0", "method": "it", "id": True}, '"id" must be a text, a number or null'),
         ({"jsonrpc": "2.0", "method": "it", "id": [1]}, '"id" must be a text, a number or null'),
