@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from carapace_cron.gateway.rpc import notification
 from carapace_cron.model.actor import Actor
 
+LISTENING_SCOPES = ("jobs:read", "monitors:read", "monitors")  # any of them, or what includes one
+
 
 class Listener(Protocol):
     """A connected client. `offer` takes a text or closes the client; it never waits."""
@@ -19,7 +21,8 @@ class Listener(Protocol):
 
 
 class Audience:
-    """All connected clients. A user hears what is theirs, an admin all of their own tenant."""
+    """All connected clients. A user hears what is theirs, an admin all of their own tenant; a token that may
+    read nothing (one for pings, one of a host) hears nothing."""
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
@@ -42,5 +45,9 @@ class Audience:
                 listener.offer(text)
 
 
+def may_listen(actor: Actor) -> bool:
+    return any(actor.may(scope) for scope in LISTENING_SCOPES)
+
+
 def may_see(actor: Actor, tenant: str, user_id: str) -> bool:
-    return actor.tenant == tenant and (actor.user == user_id or actor.is_admin)
+    return actor.tenant == tenant and (actor.user == user_id or actor.is_admin) and may_listen(actor)

@@ -14,7 +14,7 @@ from typing import Any
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError, ConfigurationError, Forbidden, InvalidValue, NotFound
 from carapace_cron.gateway.agents import agent_by_url, call_agent
-from carapace_cron.gateway.audience import Audience
+from carapace_cron.gateway.audience import LISTENING_SCOPES, Audience, may_listen
 from carapace_cron.gateway.discovery import EntryPoints, installed_plugins
 from carapace_cron.gateway.hook_check import each_call
 from carapace_cron.gateway.http_client import HttpClient
@@ -227,6 +227,9 @@ class Gateway:
             self._plugins.methods.add(GATEWAY, name, method_of(function))
 
     async def _answer_messages(self, actor: Actor, limit: object = 50, after: object = 0) -> dict[str, Any]:
+        if not may_listen(actor):
+            scopes = ", ".join(LISTENING_SCOPES)
+            raise Forbidden(f"carapace.gateway.messages needs a token with one of the scopes {scopes}")
         kept = self._messages.recent(
             actor.tenant,
             None if actor.is_admin else actor.user,

@@ -50,8 +50,19 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """Compact JSON. Raises `ValueError` or `TypeError` for what JSON cannot say (NaN, a set, a cycle)."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Compact JSON that any UTF-8 can carry: half a surrogate pair becomes U+FFFD.
+
+    Raises `ValueError` or `TypeError` for what JSON cannot say (NaN, a set, a cycle).
+
+    >>> dump_json({"output": "\\ud800 é"})
+    '{"output":"\ufffd é"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _decoded(text: bytes | str) -> str:

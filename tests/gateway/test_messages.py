@@ -15,6 +15,7 @@ import pytest
 from carapace_cron.clock import ManualClock
 from carapace_cron.gateway.messages import Messages
 from carapace_cron.gateway.testing import House
+from carapace_cron.model.actor import Actor
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import HostMessage
 
@@ -176,13 +177,22 @@ async def test_a_disk_that_refuses_is_a_failed_delivery_and_the_next_one_works(
     await again.close()
 
 
-@pytest.mark.parametrize("data", [{"x": float("nan")}, {"x": {1}}, {"x": "\ud800"}, {"x": "y" * 600_000}])
+@pytest.mark.parametrize("data", [{"x": float("nan")}, {"x": {1}}, {"x": "y" * 600_000}])
 async def test_what_cannot_be_kept_will_never_be(file: Path, data: dict[str, Any]) -> None:
     messages = await opened(file)
     with pytest.raises(DeliveryFailed) as failure:
         await messages.keep(HostMessage("gateway", "acme", "alice", "t", "x", data, "k"))
     assert failure.value.permanent
     await messages.close()
+
+
+async def test_half_a_surrogate_pair_does_not_stop_a_message(file: Path) -> None:
+    messages = await opened(file)
+    await messages.keep(message("\ud800 report"))
+    await messages.close()
+    again = await opened(file)
+    assert texts(again) == ["\ufffd report"]
+    await again.close()
 
 
 async def test_one_who_stops_waiting_does_not_undo_it(file: Path) -> None:
@@ -226,6 +236,16 @@ async def test_an_admin_reads_all_messages_of_the_tenant(house: House) -> None:
     assert [one["text"] for one in all_of_them] == ["for bob", "for alice"]
     newer = await house.call("carapace.gateway.messages", {"after": 1}, who="bob")
     assert [one["text"] for one in newer["result"]["items"]] == ["for bob"]
+
+
+async def test_a_token_for_pings_reads_and_hears_nothing(house: House) -> None:
+    house.people.known["pinger"] = Actor("acme", "alice", frozenset({"ping"}))
+    answer = await house.call("carapace.gateway.messages", who="pinger")
+    assert answer["error"]["code"] == -32003
+    socket = await house.socket("pinger")
+    await house.gateway.post(message("ready"))
+    await socket.send_json({"jsonrpc": "2.0", "method": "carapace.gateway.whoami", "id": 1})
+    assert "result" in await socket.receive_json(timeout=5)
 
 
 @pytest.mark.parametrize(
