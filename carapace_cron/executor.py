@@ -34,6 +34,7 @@ LEASE = timedelta(seconds=60)
 HEARTBEAT_SECONDS = 15.0  # four chances to renew before a lease runs out
 POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
 RETRY_SECONDS = 1.0  # after the ledger refused a call
+CLAIMS_AT_ONCE = 32  # runs started, or ends recorded, before the loop serves others: a few milliseconds
 NOTICE_OUTPUT_LIMIT = 16_384  # characters of output that a notice carries; the run keeps more
 
 Stop = Literal["cancelled", "lost", "shutdown"]
@@ -149,10 +150,8 @@ class Executor:
     async def _claim(self) -> float:
         """Start what there is room for; seconds until it is worth asking again."""
         now, asked_at = self._clock.now(), self._clock.monotonic()
-        free = self._slots - len(self._active)
-        claimed = await self._queue.claim(
-            owner=self._owner, slots=free, now=now, lease_until=now + LEASE
-        )
+        free = min(self._slots - len(self._active), CLAIMS_AT_ONCE)
+        claimed = await self._queue.claim(owner=self._owner, slots=free, now=now, lease_until=now + LEASE)
         if not self._active:
             self._renewed_at = asked_at
         for claim in claimed.claims:
@@ -240,8 +239,9 @@ class Executor:
         while True:
             await self._ends_ready.wait()
             self._ends_ready.clear()
-            batch, self._ends = self._ends, []
-            await asyncio.shield(self._record(batch))
+            while batch := self._ends[:CLAIMS_AT_ONCE]:
+                del self._ends[: len(batch)]
+                await asyncio.shield(self._record(batch))
 
     async def _record(self, batch: list[AttemptEnd]) -> None:
         """Record the ends, however long the ledger is away: a slot is free only after that."""

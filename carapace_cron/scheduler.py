@@ -30,7 +30,7 @@ from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occ
 log = logging.getLogger(__name__)
 
 MAX_SLEEP = 1.0  # seconds: the wall clock is looked at again this often, however far the next instant
-PLANS_PER_WRITE = 250  # jobs a transaction: the first of a burst start while the rest is being recorded
+PLANS_PER_WRITE = 100  # jobs a transaction: the first of a burst start while the rest is being recorded
 CATCH_UP_PER_SECOND = 10  # late runs are spread, so that a restart is not a stampede
 RETRY_SECONDS = 1.0  # after the ledger refused a write
 
