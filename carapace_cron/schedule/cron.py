@@ -72,7 +72,8 @@ class Cron:
 
 
 def parse_cron(text: str) -> Cron:
-    """
+    """A cron expression, given with single spaces.
+
     Raises `ScheduleError`, naming the field, for what is out of range, reversed, empty or never comes.
 
     >>> parse_cron("0 9 * * mon-fri").text
@@ -82,8 +83,8 @@ def parse_cron(text: str) -> Cron:
         ...
     carapace_cron.schedule.errors.ScheduleError: bad schedule "0 9 31 FEB *": names a day that no year has
     """
-    fields = text.upper().split()
-    shown = " ".join(fields)
+    shown = text.upper()
+    fields = shown.split()
     if len(fields) == 5:
         second, (minute, hour, day, month, weekday) = "0", fields
     elif len(fields) == 6:
@@ -99,7 +100,7 @@ def parse_cron(text: str) -> Cron:
     )
     if not pattern.ever_names_a_day():
         raise ScheduleError("schedule", shown, "names a day that no year has")
-    return Cron(shown, pattern, any(part.startswith("*") for part in (second, minute, hour)))
+    return Cron(shown, pattern, minute[0] == "*" or hour[0] == "*" or second[0] == "*")
 
 
 _EXPECTED_FIELDS = (

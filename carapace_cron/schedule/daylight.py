@@ -13,6 +13,7 @@ started. Why, with time lines: docs/why/daylight-saving.md.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Protocol
 
 from carapace_cron.schedule.wall import WallTimes
@@ -33,7 +34,7 @@ class FollowsRealTime:
     """An instant wherever clocks show a reading."""
 
     def next_after(self, times: WallTimes, zone: Zone, instant: int) -> int | None:
-        stretch = zone.stretch_at(instant + 1)
+        stretch = bisect_right(zone.starts, instant + 1) - 1  # as `Zone.stretch_at`
         wall = instant + 1 + zone.offsets[stretch]
         found = times.at_or_after(wall)
         while found is not None:
@@ -65,7 +66,7 @@ class NamesLocalTimes:
     """One instant for each reading, the first at which clocks show it or have just skipped it."""
 
     def next_after(self, times: WallTimes, zone: Zone, instant: int) -> int | None:
-        stretch = zone.stretch_at(instant + 1)
+        stretch = bisect_right(zone.starts, instant + 1) - 1  # as `Zone.stretch_at`
         new = zone.highs[stretch]  # readings from here on are still to come
         shown = instant + 1 + zone.offsets[stretch]
         if shown > new and zone.starts[stretch] <= instant:

@@ -14,12 +14,16 @@ ALL_WEEKDAYS = 127
 _EVERY_SEVENTH = sum(1 << day for day in range(0, 35, 7))  # turns a week into a month, by multiplication
 _SATURDAY, _SUNDAY = 5, 6
 _SHORTEST = 28  # days every month has
+_NOT_YET = [-1] * 28  # masks, by shape of the month
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that would make parsing a fifth slower
 class Days:
-    """The day-of-month and day-of-week parts of a schedule. Bit n of a mask stands for day or weekday n."""
+    """The day-of-month and day-of-week parts of a schedule. Bit n of a mask stands for day or weekday n.
+
+    Never changed once made, but for the masks it has worked out.
+    """
 
     of_month: int = ALL_DAYS  # 9 names bit 9
     from_end: int = 0  # bit 1 is the last day (cron's L, OnCalendar's ~1), bit 2 the one before
@@ -29,7 +33,7 @@ class Days:
     nth_of_week: tuple[tuple[int, int], ...] = ()  # MON#2: (0, 2)
     last_of_week: int = 0  # FRIL: bit 4
     either: bool = False  # a day needs to match one of the two parts only
-    _masks: list[int] = field(default_factory=lambda: [-1] * 28, compare=False, repr=False)
+    _masks: list[int] = field(default_factory=_NOT_YET.copy, repr=False)
 
     def mask(self, first: int, length: int) -> int:
         """The days of a month that begins on weekday `first` and has `length` days; bit 1 is the first."""

@@ -58,7 +58,7 @@ def parse(text: str, zone: str, *, anchor: datetime | None = None) -> Schedule:
 
 
 def _checked(text: str) -> str:
-    if looks_like_rrule(text):  # iCalendar text comes in lines: DTSTART, then RRULE
+    if "\n" in text and looks_like_rrule(text):  # iCalendar text comes in lines: DTSTART, then RRULE
         text = text.replace("\r\n", "\n").replace("\n", " ", 1)
     if len(text) > LONGEST_TEXT:
         remedy = f"expected at most {LONGEST_TEXT} characters, found {len(text)}"

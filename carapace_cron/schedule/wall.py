@@ -47,6 +47,8 @@ class Pattern:
     __slots__ = (
         "_month",
         "days",
+        "first_in_hour",
+        "first_second",
         "first_time",
         "hours",
         "last_time",
@@ -72,8 +74,10 @@ class Pattern:
         self.months = months
         self.days = days
         self.years = years
+        self.first_second = (seconds & -seconds).bit_length() - 1
+        self.first_in_hour = ((minutes & -minutes).bit_length() - 1) * 60 + self.first_second
         # The first and the last reading of a day, in seconds after midnight.
-        self.first_time = _lowest(hours) * 3600 + _lowest(minutes) * 60 + _lowest(seconds)
+        self.first_time = ((hours & -hours).bit_length() - 1) * 3600 + self.first_in_hour
         self.last_time = _highest(hours) * 3600 + _highest(minutes) * 60 + _highest(seconds)
         # As `_month_of` has it. Replaced as a whole, so threads may share the pattern.
         self._month = (0, 0, 0)
@@ -89,9 +93,8 @@ class Pattern:
             first, end, mask = self._enter(day)
         later = mask >> day - first
         if later & 1:
-            time = self._time_at_or_after(wall - day * DAY)
-            if time is not None:
-                return day * DAY + time
+            if wall - day * DAY <= self.last_time:
+                return day * DAY + self._time_at_or_after(wall - day * DAY)
             later ^= 1
         if later:
             return (day + (later & -later).bit_length() - 1) * DAY + self.first_time
@@ -108,10 +111,8 @@ class Pattern:
                 return None
             first, end, mask = self._enter(day)
         today = 1 << day - first
-        if mask & today:
-            time = self._time_at_or_before(wall - day * DAY)
-            if time is not None:
-                return day * DAY + time
+        if mask & today and wall - day * DAY >= self.first_time:
+            return day * DAY + self._time_at_or_before(wall - day * DAY)
         if earlier := mask & (today - 1):
             return (first + _highest(earlier)) * DAY + self.last_time
         found = self._last_day_until(first - 1)
@@ -148,21 +149,20 @@ class Pattern:
                         return 1
         return fewest
 
-    def _time_at_or_after(self, second: int) -> int | None:
-        """The first reading of the day from `second` after midnight on."""
+    def _time_at_or_after(self, second: int) -> int:
+        """The first reading of the day from `second` after midnight on; `second` is not past the last."""
         hour, rest = divmod(second, 3600)
         minute, second = divmod(rest, 60)
         if self.hours >> hour & 1:
             if self.minutes >> minute & 1 and (later := self.seconds >> second):
-                return hour * 3600 + minute * 60 + second + _lowest(later)
+                return hour * 3600 + minute * 60 + second + (later & -later).bit_length() - 1
             if later := self.minutes >> minute + 1:
-                return hour * 3600 + (minute + 1 + _lowest(later)) * 60 + _lowest(self.seconds)
-        if later := self.hours >> hour + 1:
-            return (hour + 1 + _lowest(later)) * 3600 + _lowest(self.minutes) * 60 + _lowest(self.seconds)
-        return None
+                return hour * 3600 + (minute + (later & -later).bit_length()) * 60 + self.first_second
+        later = self.hours >> hour + 1
+        return (hour + (later & -later).bit_length()) * 3600 + self.first_in_hour
 
-    def _time_at_or_before(self, second: int) -> int | None:
-        """The last reading of the day up to `second` after midnight."""
+    def _time_at_or_before(self, second: int) -> int:
+        """The last reading of the day up to `second` after midnight; `second` is not before the first."""
         hour, rest = divmod(second, 3600)
         minute, second = divmod(rest, 60)
         if self.hours >> hour & 1:
@@ -170,9 +170,8 @@ class Pattern:
                 return hour * 3600 + minute * 60 + _highest(earlier)
             if earlier := self.minutes & _below(minute):
                 return hour * 3600 + _highest(earlier) * 60 + _highest(self.seconds)
-        if earlier := self.hours & _below(hour):
-            return _highest(earlier) * 3600 + _highest(self.minutes) * 60 + _highest(self.seconds)
-        return None
+        earlier = self.hours & _below(hour)
+        return _highest(earlier) * 3600 + _highest(self.minutes) * 60 + _highest(self.seconds)
 
     def _enter(self, day: int) -> tuple[int, int, int]:
         """Remember the month that `day` lies in."""

@@ -118,12 +118,12 @@ def _cronsim(text: str, zone: str, after: datetime) -> Answer:
         return "refused"
 
 
-def _within_a_second(ask: Callable[[], Answer]) -> Answer:
+def _within_a_moment(ask: Callable[[], Answer]) -> Answer:
     def give_up(_signal: int, _frame: FrameType | None) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, 1)
+    signal.setitimer(signal.ITIMER_REAL, 0.4)
     try:
         return ask()
     except TimeoutError:
@@ -139,8 +139,8 @@ def test_disagreements_are_the_ones_listed(
 ) -> None:
     at = datetime.fromisoformat(after).replace(tzinfo=UTC)
     ours = _ours(text, zone, at)
-    assert (_within_a_second(lambda: _croniter(text, zone, at)) == ours) == (croniters is AGREES)
-    assert (_within_a_second(lambda: _cronsim(text, zone, at)) == ours) == (cronsims is AGREES)
+    assert (_within_a_moment(lambda: _croniter(text, zone, at)) == ours) == (croniters is AGREES)
+    assert (_within_a_moment(lambda: _cronsim(text, zone, at)) == ours) == (cronsims is AGREES)
 
 
 def _terms(low: int, high: int) -> st.SearchStrategy[str]:
@@ -167,11 +167,12 @@ def test_cron_means_in_utc_what_it_means_to_cronsim(
     text = " ".join(part for part in (second, minute, hour, day, month, weekday) if part is not None)
     at = start.replace(tzinfo=UTC)
     try:
-        theirs = CronSim(text, at)
-    except CronSimError:
-        with pytest.raises(ScheduleError):
-            parse(text, "UTC")
+        schedule = parse(text, "UTC")
+    except ScheduleError:
+        with pytest.raises((CronSimError, StopIteration)):  # it looks 50 years ahead before it gives up
+            next(CronSim(text, at))
         return
-    following = parse(text, "UTC").upcoming(at, 3)
+    theirs = CronSim(text, at)
+    following = schedule.upcoming(at, 3)
     assert [upcoming.at for upcoming in following] == [next(theirs) for _ in following]
     assert len(following) == 3  # even 29 February on a Sunday comes three times before 2200
