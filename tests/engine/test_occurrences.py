@@ -1,0 +1,60 @@
+"""The fate of each due instant, as a table that a person could check."""
+
+from __future__ import annotations
+
+import pytest
+
+from carapace_cron.model.job import CatchUp
+from carapace_cron.occurrences import CATCH_UP_CAP, LISTED_MISSES, occurrences
+from carapace_cron.schedule import parse
+
+MINUTE = parse("* * * * *", "UTC")
+
+# (seconds since the last minute that has its record, policy, window) → what becomes of each minute since.
+# r = runs on time, c = is caught up, m = missed
+TABLE: list[tuple[int, CatchUp, int, str]] = [
+    (59, "latest", 3600, ""),
+    (60, "latest", 3600, "r"),
+    (60, "none", 3600, "r"),
+    (70, "none", 0, "r"),
+    (71, "none", 3600, "m"),
+    (75, "latest", 3600, "c"),
+    (75, "all", 3600, "c"),
+    (75, "latest", 0, "m"),
+    (300, "latest", 3600, "mmmmr"),
+    (300, "all", 3600, "ccccr"),
+    (300, "none", 3600, "mmmmr"),
+    (330, "latest", 3600, "mmmmc"),
+    (330, "all", 100, "mmmcc"),
+    (330, "none", 3600, "mmmmm"),
+    (330, "latest", 10, "mmmmm"),
+]
+
+
+def fates(late: int, policy: CatchUp, window: int) -> str:
+    due = occurrences(MINUTE, after=0, now=late, catch_up=policy, window_seconds=window)
+    assert [one.at for one in due] == list(range(60, late + 1, 60))
+    assert all(one.reason for one in due if one.verdict == "missed")
+    return "".join(
+        "m" if one.verdict == "missed" else {"schedule": "r", "catchUp": "c"}[one.trigger] for one in due
+    )
+
+
+@pytest.mark.parametrize(("late", "policy", "window", "expected"), TABLE)
+def test_the_fate_of_each_instant(late: int, policy: CatchUp, window: int, expected: str) -> None:
+    assert fates(late, policy, window) == expected
+
+
+def test_catch_up_all_is_capped() -> None:
+    due = occurrences(MINUTE, after=0, now=60 * 500, catch_up="all", window_seconds=10**6)
+    assert sum(one.verdict == "run" for one in due) == CATCH_UP_CAP
+    assert len(due) == 500
+
+
+def test_a_very_long_gap_is_recorded_in_bounded_work_and_leaves_no_hole() -> None:
+    year = 365 * 86_400
+    due = occurrences(MINUTE, after=0, now=year, catch_up="latest", window_seconds=3600)
+    assert len(due) == LISTED_MISSES + 1
+    assert due[0].at == 60 and due[-1].at == year
+    assert [one.at for one in due[1:]] == list(range(year - 60 * (LISTED_MISSES - 1), year + 1, 60))
+    assert "1970-12-31T07:21:00Z" in (due[0].reason or "")

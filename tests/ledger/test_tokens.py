@@ -1,0 +1,63 @@
+"""Tokens are kept as hashes, fail the moment they are revoked, and say who holds them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from carapace_cron.database import Database
+from carapace_cron.errors import NotFound
+from carapace_cron.ledger.migrations.upgrade import upgrade
+from carapace_cron.ledger.tokens import Tokens
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    made = Database(tmp_path / "ledger.sqlite", upgrade)
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def tokens(database: Database) -> Tokens:
+    return Tokens(database)
+
+
+async def test_a_token_says_who_holds_it(tokens: Tokens) -> None:
+    issued = await tokens.issue("acme", "alice", ["jobs:write", "jobs:read"], NOW)
+    holder = await tokens.find(issued.secret)
+    assert holder is not None
+    assert (holder.tenant, holder.user, holder.scopes) == ("acme", "alice", {"jobs:read", "jobs:write"})
+    assert await tokens.find(issued.secret + "x") is None
+
+
+async def test_the_secret_itself_is_nowhere_in_the_file(tokens: Tokens, database: Database) -> None:
+    issued = await tokens.issue("acme", "alice", ["admin"], NOW)
+    await database.close()
+    written = b"".join(path.read_bytes() for path in database.path.parent.iterdir())
+    assert issued.id.encode() in written
+    assert issued.secret.encode() not in written
+
+
+async def test_a_revoked_token_is_unknown_from_the_next_use_on(tokens: Tokens) -> None:
+    issued = await tokens.issue("acme", "alice", ["admin"], NOW)
+    await tokens.revoke(issued.id, NOW)
+    assert await tokens.find(issued.secret) is None
+    assert not await tokens.any_admin()
+    with pytest.raises(NotFound):
+        await tokens.revoke(issued.id, NOW)
+
+
+async def test_the_operators_token_is_replaced_by_a_new_one_and_removed_by_none(tokens: Tokens) -> None:
+    await tokens.set_operator_token("first-secret-of-mine", NOW)
+    await tokens.set_operator_token("second-secret-of-mine", NOW)
+    assert await tokens.find("first-secret-of-mine") is None
+    assert (await tokens.find("second-secret-of-mine")) is not None
+    await tokens.set_operator_token(None, NOW)
+    assert await tokens.find("second-secret-of-mine") is None
