@@ -19,7 +19,7 @@ from yarl import URL
 
 from carapace_cron.errors import AddressNotAllowed, InvalidValue, Unavailable
 from carapace_cron.outbound.address import AllowList
-from carapace_cron.outbound.guard import CheckedResolver, Guard, Lookup, system_lookup
+from carapace_cron.outbound.guard import CheckedResolver, Guard, Lookup, SystemLookup
 from carapace_cron.outbound.headers import check_headers, for_other_origin, without_body
 from carapace_cron.outbound.url import NOT_ALLOWED, check_url, shown
 
@@ -78,11 +78,16 @@ class _Hop:
 
 
 class Outbound:
-    """Calls other machines over HTTP, guarded; nothing to open or close."""
+    """Calls other machines over HTTP, guarded."""
 
-    def __init__(self, allow: AllowList, *, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, allow: AllowList, *, lookup: Lookup | None = None) -> None:
         self.allow = allow
-        self._lookup = lookup
+        self._system = SystemLookup()
+        self._lookup = lookup or self._system
+
+    async def close(self) -> None:
+        """No name is looked up after this. Calls under way end by themselves or by being cancelled."""
+        self._system.close()
 
     async def request(
         self,

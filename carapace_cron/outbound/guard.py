@@ -12,7 +12,6 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -104,20 +103,23 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
     return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)
 
 
-async def system_lookup(host: str, port: int) -> list[str]:
+class SystemLookup:
     """The system's own resolver (files, DNS, whatever it is set to), in threads of its own."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads(), _ask_system, host, port)
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="carapace-lookup")
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _ask_system, host, port)
+
+    def close(self) -> None:
+        """Start no look-up any more; one under way ends in its thread, and nobody waits for it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _ask_system(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="carapace-lookup")
 
 
 def _is_own(address: IPAddress) -> bool:
