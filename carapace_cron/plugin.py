@@ -251,7 +251,9 @@ class House:
     async def _load_jobs(self) -> None:
         """Schedule every kept job from where the ledger says that it has come to."""
         report = await self._store.load()
-        log.info("loaded %s", report, extra={"action": "load"})
+        log.info(
+            "%d jobs loaded, %d objects set aside", report.jobs, report.set_aside, extra={"action": "load"}
+        )
         progress = await self._ledger.progress()
         self._board.load(progress)
         for number, job in enumerate(self._store.all()):

@@ -34,6 +34,7 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, con
 
     settings = load_settings(config, host=host, port=port, data_dir=data_dir)
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new file's schema is no news
     asyncio.run(run(settings))
 
 

@@ -11,6 +11,7 @@ from carapace_cron.model.run import Run
 from carapace_cron.services.board import Standing
 
 _INTERNAL = {"write_id", "earlier_write_ids", "deleted_at", "scheduled_since", "tenant"}
+_FIRST = ("id", "userId", "name", "description", "cronExpression", "command", "channelId", "enabled")
 _STANDING = {
     "execution_count",
     "failure_count",
@@ -23,8 +24,9 @@ _STANDING = {
 
 def job_view(job: Job, standing: Standing, next_at: datetime | None) -> dict[str, Any]:
     """A job on the wire. What is not set is left out; `nextExecutionAt` is left out when nothing is due."""
-    view = job.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_INTERNAL | _STANDING)
-    view["cronExpression"] = job.schedule
+    fields = job.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_INTERNAL | _STANDING)
+    fields["cronExpression"] = job.schedule
+    view = {name: fields.pop(name) for name in _FIRST if name in fields} | fields
     view["executionCount"] = standing.execution_count
     view["failureCount"] = standing.failure_count
     if standing.last_executed_at is not None:
