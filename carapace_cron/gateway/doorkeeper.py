@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import resource
+from collections.abc import Sequence
 from typing import cast
 
 from aiohttp import web
@@ -12,6 +14,8 @@ from aiohttp import web
 from carapace_cron.gateway.limits import Limits
 
 logger = logging.getLogger(__name__)
+
+OTHER_FILES = 256  # descriptors for everything that is no connection: databases, logs, runs
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -29,7 +33,8 @@ class Doorkeeper(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)
         address = _address_of(stream.get_extra_info("peername"))
-        reason = self._why_refused(address)
+        connected = [_address_of(one.peername) for one in self._server.connections]
+        reason = why_refused(address, connected, self._limits)
         if reason is not None:
             logger.warning("connection from %s refused: %s", address, reason, extra={"action": "door_full"})
             stream.write(_FULL)
@@ -39,16 +44,38 @@ class Doorkeeper(asyncio.Protocol):
         stream.set_protocol(handler)
         handler.connection_made(stream)
 
-    def _why_refused(self, address: str) -> str | None:
-        connected = self._server.connections
-        if len(connected) >= self._limits.connections:
-            return f"{len(connected)} connections are open"
-        if _is_loopback(address):
-            return None
-        same = sum(_address_of(one.peername) == address for one in connected)
-        if same >= self._limits.connections_per_address:
-            return f"{same} connections of that address are open"
-        return None
+
+def why_refused(address: str, connected: Sequence[str], limits: Limits) -> str | None:
+    """Why one more connection is too many, given the addresses of those there are; None when it is not.
+
+    >>> why_refused("192.0.2.7", ["192.0.2.7"] * 2, Limits(connections_per_address=2))
+    '2 connections of that address are open'
+    >>> why_refused("127.0.0.1", ["127.0.0.1"] * 2, Limits(connections_per_address=2))
+    """
+    if len(connected) >= limits.connections:
+        return f"{len(connected)} connections are open"
+    same = connected.count(address)
+    if same >= limits.connections_per_address and not _is_loopback(address):
+        return f"{same} connections of that address are open"
+    return None
+
+
+def make_room_for(connections: int) -> None:
+    """Raise the limit of open files as far as needed; say so when the system does not allow it.
+
+    A server that runs out of descriptors cannot open its database either.
+    """
+    wanted = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning(
+            "only %d files may be open: expected at least %d for %d connections (ulimit -n)",
+            allowed, wanted, connections, extra={"action": "few_descriptors"},
+        )
 
 
 def _address_of(peername: object) -> str:

@@ -18,7 +18,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.access_log import AccessLog
 from carapace_cron.gateway.credentials import actor_of, check_scope, token_of
-from carapace_cron.gateway.doorkeeper import Doorkeeper
+from carapace_cron.gateway.doorkeeper import Doorkeeper, make_room_for
 from carapace_cron.gateway.faults import RPC_PATH, HttpFault, answer_faults
 from carapace_cron.gateway.gateway import Gateway
 from carapace_cron.gateway.hookspecs import ACTOR, Handler, Route
@@ -117,6 +117,7 @@ class GatewayServer:
         )
 
     async def _accept(self) -> None:
+        make_room_for(self._limits.connections)
         app = web.Application(
             middlewares=[answer_faults, self._checked_origin()], client_max_size=self._limits.body_bytes
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
+import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -279,6 +281,9 @@ async def test_the_page_says_what_this_is_without_a_script(open_house: OpenHouse
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
     assert "<b>bold" not in text
     assert "<script" not in text
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in response.headers["Content-Security-Policy"]
     assert "http://" not in text
     assert "https://" not in text
 
