@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.model.record import Record
@@ -73,7 +73,7 @@ def _filled(value: Any, channel_id: str, field: str, environment: Mapping[str, s
 def _first_fault(error: ValidationError, channel_id: str) -> str:
     """One sentence without the input, which may be a secret, and without pydantic's frames around it."""
     first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "settings"
+    field = ".".join(to_snake(str(part)) for part in first["loc"]) or "settings"
     reason = first["msg"].removeprefix("Value error, ")
     where = f"[channels.{channel_id}]"
     if first["type"] == "missing":

@@ -21,9 +21,10 @@ from yarl import URL
 from carapace_cron.channels.envelope import envelope
 from carapace_cron.channels.settings import KindSettings, read_settings
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.errors import AddressNotAllowed, Refused, Unavailable
 from carapace_cron.hookspecs import ChannelFactory
 from carapace_cron.model.notice import Notice
+from carapace_cron.outbound.headers import check_headers
 from carapace_cron.ports.channel import Channel, DeliveryFailed
 
 TIMESTAMP_HEADER = "X-Carapace-Timestamp"
@@ -34,12 +35,7 @@ TOLERANCE_SECONDS = 300  # how old a signed request may be: clocks differ, and a
 
 # A 4xx says that this request is wrong, and it will be as wrong the next time; these three mean "not now".
 _PASSING_CLIENT_ERRORS = frozenset((408, 425, 429))
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-_OURS = frozenset((
-    "connection", "content-length", "content-type", "expect", "host", "idempotency-key", "keep-alive",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-))
+_OURS = frozenset(("content-type", "idempotency-key"))  # besides those that the client itself refuses
 
 
 class Answer(Protocol):
@@ -65,6 +61,7 @@ class HttpDoor(Protocol):
         body: bytes | None,
         timeout_seconds: float,
         trusted_origin: bool = False,
+        follow_redirects: bool = True,
     ) -> Answer: ...
 
 
@@ -96,11 +93,10 @@ class WebhookSettings(KindSettings):
 
     @model_validator(mode="after")
     def _headers_are_free(self) -> WebhookSettings:
-        for name, value in self.headers.items():
-            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value.get_secret_value()):
-                raise ValueError(f"bad header {name!r}: expected a token and printable ASCII")
+        check_headers({name: value.get_secret_value() for name, value in self.headers.items()})
+        for name in self.headers:
             if name.lower() in _OURS or name.lower().startswith("x-carapace-"):
-                raise ValueError(f"the header {name} is set by the gateway itself: leave it out")
+                raise ValueError(f'header "{name}" cannot be set: the channel sends its own')
         return self
 
 
@@ -125,10 +121,12 @@ class WebhookChannel:
                 body=body,
                 timeout_seconds=self._settings.timeout_seconds,
                 trusted_origin=True,
+                follow_redirects=False,  # a POST that became a GET on the way would look delivered
             )
-        except Refused as error:
-            reason = self._without_url(str(error))
-            raise DeliveryFailed(f"the webhook was not called: {reason}", permanent=True) from error
+        except AddressNotAllowed as error:
+            raise DeliveryFailed(f"the webhook was not called: {error}", permanent=True) from error
+        except Refused as error:  # the client's sentence quotes the URL that it refused
+            raise DeliveryFailed("the webhook was not called: bad url", permanent=True) from error
         except Unavailable as error:
             reason = self._without_url(str(error))
             raise DeliveryFailed(f"the webhook could not be reached: {reason}") from error
@@ -154,12 +152,9 @@ class WebhookChannel:
         return headers
 
     def _without_url(self, sentence: str) -> str:
-        """A client names the URL it called; path and query of a webhook's are as good as a password."""
-        url = URL(self._settings.url.get_secret_value())
-        for secret in (self._settings.url.get_secret_value(), str(url), url.raw_path_qs):
-            if len(secret) > 1:
-                sentence = sentence.replace(secret, "…")
-        return sentence
+        """The client names the URL it called; path and query of a webhook's are as good as a password."""
+        origin = str(URL(self._settings.url.get_secret_value()).origin())
+        return re.sub(re.escape(origin) + r"\S*", f"{origin}/…", sentence)
 
 
 def open_webhooks(http: HttpDoor, clock: Clock) -> ChannelFactory:

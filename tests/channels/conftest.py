@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,10 +108,3 @@ class RecordingHost:
 @pytest.fixture
 def host() -> RecordingHost:
     return RecordingHost()
-
-
-async def until(condition: Callable[[], bool], *, within_seconds: float = 10) -> None:
-    """Let tasks and the database's threads work until `condition` holds; fail when it never does."""
-    async with asyncio.timeout(within_seconds):
-        while not condition():
-            await asyncio.sleep(0.001)
