@@ -13,6 +13,7 @@ import click
 
 from carapace_cron.cli.settings import Settings, unknown_variables
 from carapace_cron.clock import SystemClock
+from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.gateway import Gateway
 from carapace_cron.gateway.server import GatewayServer, serve
 from carapace_cron.outbound.address import AllowList
@@ -21,6 +22,7 @@ from carapace_cron.plugin import PLUGIN_ID
 
 log = logging.getLogger(__name__)
 
+START_SECONDS = 600.0  # a bucket with a hundred thousand jobs and no snapshot takes minutes
 STOP_MARGIN_SECONDS = 15.0  # beyond the grace: for the last records and deliveries
 
 FIRST_JOB = (
@@ -43,10 +45,13 @@ async def run(settings: Settings) -> None:
             settings.for_gateway(),
             outbound=outbound,
             clock=clock,
-            stop_seconds=settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS,
+            start_seconds=START_SECONDS,
+            stop_seconds=settings.shutdown_grace_seconds + START_SECONDS = 600.0  # a bucket with a hundred thousand jobs and no snapshot takes minutes
+STOP_MARGIN_SECONDS,
         )
         server = await serve(gateway, clock=clock)
         try:
+            _check_extension(server)
             settle_memory()
             _announce(server, settings)
             await stop.wait()
@@ -55,6 +60,13 @@ async def run(settings: Settings) -> None:
             await server.stop()
     finally:
         await outbound.close()
+
+
+def _check_extension(server: GatewayServer) -> None:
+    """This command is for the extension: a gateway without it is of no use, so say why and end."""
+    for record in server.gateway.plugins():
+        if record.id == PLUGIN_ID and record.status != "loaded":
+            raise ConfigurationError(record.error or f"the plugin {PLUGIN_ID} is {record.status}")
 
 
 def settle_memory() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pluggy
 
-from carapace_cron.errors import ConfigurationError
+from carapace_cron.errors import CarapaceError, ConfigurationError
 from carapace_cron.gateway.discovery import (
     Candidate,
     EntryPoints,
@@ -257,6 +257,8 @@ class Plugins:
             if deadline.expired():
                 return f"{hook}() was not done within {seconds:g} s"
             return self._logged(plugin, hook, error)
+        except CarapaceError as error:
+            return str(error)  # a sentence for the operator already
         except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is logged by `_logged`
             return self._logged(plugin, hook, error)
         return None
