@@ -46,8 +46,7 @@ async def run(settings: Settings) -> None:
             outbound=outbound,
             clock=clock,
             start_seconds=START_SECONDS,
-            stop_seconds=settings.shutdown_grace_seconds + START_SECONDS = 600.0  # a bucket with a hundred thousand jobs and no snapshot takes minutes
-STOP_MARGIN_SECONDS,
+            stop_seconds=settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS,
         )
         server = await serve(gateway, clock=clock)
         try:
