@@ -2,25 +2,27 @@
 
 The walk is written from the rule's words and shares nothing with the engine: it reads clocks through
 `zoneinfo`, finds the changes by itself, matches with plain Python functions, and asks of each minute whether
-clocks have shown it before. Zones whose clocks show the same around a change share the walk; the engine is
-asked in each zone whose data differs.
+clocks have shown it before. Of zones with the same changes since 1970 one is walked; that the engine knows
+the changes of each is looked at first.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import io
-import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 from carapace_cron.schedule import Schedule, parse
+from carapace_cron.schedule.zone import load_zone
 
 BEGIN = int(datetime(1970, 1, 1, tzinfo=UTC).timestamp())
 END = int(datetime(2101, 1, 1, tzinfo=UTC).timestamp())
-BEFORE, AFTER = 3 * 3600, 3 * 3600  # seconds walked on either side of a change; more for longer ones
+Changes = tuple[tuple[int, int, int], ...]  # instant, offset before, offset after
+BEFORE, AFTER = 2 * 3600, 3 * 3600  # seconds walked on either side of a change; more for longer ones
 WEEKDAYS = range(5)  # Monday to Friday
 
 # expression, whether it follows real time, and when a reading matches
@@ -42,21 +44,43 @@ EXPRESSIONS: list[tuple[str, bool, Callable[[datetime], bool]]] = [
 
 
 def test_the_engine_agrees_with_a_walk_in_minutes_at_every_change() -> None:
-    asked = 0
+    zones: dict[Changes, str] = {}
     for zone, data in _zones_with_data_of_their_own():
-        schedules = [parse(text, zone) for text, _, _ in EXPRESSIONS]
-        for change, before, after in _changes(data):
-            width = abs(after - before)
-            start, end = change - BEFORE - width, change + AFTER + width
-            expected = _walk(change + before, after - before, start - change, end - change)
-            for (text, _, _), schedule, instants in zip(EXPRESSIONS, schedules, expected, strict=True):
-                there = [change + instant for instant in instants]
-                assert list(_forwards(schedule, start, end)) == there, (zone, text, change)
-                assert list(_backwards(schedule, start, end)) == there[::-1], (zone, text, change)
-                asked += 1
+        changes = _changes(data)
+        assert _changes_the_engine_knows(zone) == changes, zone
+        zones.setdefault(changes, zone)  # those with the same changes since 1970 share the work
+    asked = sum(_compare(zone, changes) for changes, zone in zones.items())
     # Says how much was looked at, and fails when the search for changes finds suddenly little.
-    print(f"{asked} pairs of a clock change and an expression, {_walk.cache_info().misses} walks")
-    assert asked > 200_000
+    print(f"{len(zones)} zones, {asked} pairs of a change and an expression")
+    assert asked > 300_000
+
+
+def _compare(zone: str, changes: Changes) -> int:
+    schedules = [parse(text, zone) for text, _, _ in EXPRESSIONS]
+    for change, before, after in changes:
+        width = abs(after - before)
+        start, end = change - BEFORE - width, change + AFTER + width
+        walked = _walk.cache_info().misses
+        expected = _walk(change + before, after - before, start - change, end - change)
+        is_new = _walk.cache_info().misses > walked
+        for schedule, instants in zip(schedules, expected, strict=True):
+            there = [change + instant for instant in instants]
+            assert list(_forwards(schedule, start, end)) == there, (schedule, change)
+            assert list(_backwards(schedule, start, end)) == there[::-1], (schedule, change)
+            if is_new:
+                _ask_in_between(schedule, there, (change - 1, change, change + width // 2), start, end)
+    return len(changes) * len(schedules)
+
+
+def _ask_in_between(
+    schedule: Schedule, there: list[int], asked: tuple[int, ...], start: int, end: int
+) -> None:
+    """Ask just before the change, at it, and from inside what it repeats: no instant of the walk itself."""
+    for at in asked:
+        following = list(islice(_forwards(schedule, at, end), 1))
+        assert following == [instant for instant in there if instant > at][:1], (schedule, at)
+        previous = list(islice(_backwards(schedule, start, at - 1), 1))
+        assert previous == [instant for instant in there if instant < at][-1:], (schedule, at)
 
 
 def _zones_with_data_of_their_own() -> Iterator[tuple[str, bytes]]:
@@ -68,7 +92,13 @@ def _zones_with_data_of_their_own() -> Iterator[tuple[str, bytes]]:
             yield zone, data
 
 
-def _changes(data: bytes) -> list[tuple[int, int, int]]:
+def _changes_the_engine_knows(zone: str) -> Changes:
+    known = load_zone(zone)
+    listed = zip(known.starts[1:], known.offsets, known.offsets[1:], strict=False)
+    return tuple(change for change in listed if BEGIN < change[0] < END)
+
+
+def _changes(data: bytes) -> Changes:
     """Instant of each change, offset before and after. No two since 1970 are less than six days apart."""
     info = ZoneInfo.from_file(io.BytesIO(data))
 
@@ -78,13 +108,13 @@ def _changes(data: bytes) -> list[tuple[int, int, int]]:
     found = []
     probes = range(BEGIN, END, 5 * 86_400)
     offsets = map(offset, probes)
-    for (low, before), (high, after) in itertools.pairwise(zip(probes, offsets, strict=True)):
+    for (low, before), (high, after) in pairwise(zip(probes, offsets, strict=True)):
         if before != after:
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if offset(middle) == before else (low, middle)
             found.append((high, before, after))
-    return found
+    return tuple(found)
 
 
 @cache
