@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped]  # ships no types
 from croniter import croniter
 from cronsim import CronSim
 
@@ -92,7 +92,8 @@ def _cronsim(text: str) -> Next:
 
 
 def _apscheduler(text: str) -> Next:
-    trigger, at = CronTrigger.from_crontab(text, CLOCK), START
+    trigger = CronTrigger.from_crontab(text, CLOCK)
+    at: datetime = START
 
     def following() -> datetime:
         nonlocal at

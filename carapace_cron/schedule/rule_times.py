@@ -111,6 +111,8 @@ class RuleTimes:
 
     def at_or_after(self, wall: int) -> int | None:
         wall = max(wall, self._first)
+        if wall > LAST_WALL:
+            return None
         for day in self._days_from(self._periods_until(wall)):
             place = bisect_left(self._times, wall - day)
             if place < len(self._times):

@@ -103,7 +103,9 @@ def _changes(data: bytes) -> Changes:
     info = ZoneInfo.from_file(io.BytesIO(data))
 
     def offset(instant: int) -> int:
-        return int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds())
+        east = datetime.fromtimestamp(instant, info).utcoffset()
+        assert east is not None
+        return int(east.total_seconds())
 
     found = []
     probes = range(BEGIN, END, 5 * 86_400)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-import tzdata
+import tzdata  # type: ignore[import-untyped]  # ships data and one version string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,6 +116,17 @@ def test_it_takes_an_instant_in_any_zone_and_answers_in_utc() -> None:
     for zone in (UTC, frozen, ZoneInfo("America/New_York"), ZoneInfo("Asia/Kolkata")):
         found = schedule.next_after(datetime(2024, 3, 9, 17, tzinfo=UTC).astimezone(zone))
         assert found == expected and found.tzinfo is UTC
+
+
+@pytest.mark.parametrize("text", [form[0] for form in FORMS] + ["DTSTART:20260105T090000 FREQ=YEARLY"])
+def test_it_answers_none_beyond_the_ends_of_time(text: str) -> None:
+    schedule = parse(text, "Europe/Berlin", anchor=MADE)
+    assert schedule.next_after(datetime.max.replace(tzinfo=UTC)) is None
+    assert schedule.previous(datetime.min.replace(tzinfo=UTC)) is None
+    earliest = schedule.next_after(datetime.min.replace(tzinfo=UTC))
+    latest = schedule.previous(datetime.max.replace(tzinfo=UTC))
+    assert earliest is not None and latest is not None
+    assert schedule.previous(earliest) is None and schedule.next_after(latest) is None
 
 
 def test_next_and_previous_are_strict_to_the_microsecond() -> None:
