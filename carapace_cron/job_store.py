@@ -31,7 +31,7 @@ PARSED = 512  # jobs kept parsed: what is in use just now; about 2 MB
 FETCHES = 16  # objects fetched at once: the S3 client is busy with that many, more only wait
 TRIES = 60  # of one change; each round of a contest lets one writer through, so it outlasts as many writers
 FIRST_WAIT_SECONDS = 0.02
-LONGEST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 0.3  # on average half of it: a contest is given up after some ten seconds
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -185,6 +185,10 @@ async def _find_bucket(wire: Wire) -> None:
 
 async def _retried(clock: Clock, ask: Callable[[], Awaitable[T]]) -> T:
     """Ask again after `Silence`, with full jitter, a bounded number of times and a bounded time."""
+
+    async def attempt() -> T:  # tenacity awaits nothing but what an `async def` made
+        return await ask()
+
     tries = AsyncRetrying(
         retry=retry_if_exception_type(Silence),
         wait=wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS),
@@ -192,7 +196,7 @@ async def _retried(clock: Clock, ask: Callable[[], Awaitable[T]]) -> T:
         sleep=lambda seconds: _wait(clock, seconds),
         reraise=True,
     )
-    return await tries(ask)
+    return await tries(attempt)
 
 
 async def _wait(clock: Clock, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """What an S3 server really honours, found out at start: many accept a condition and ignore it.
 
-About a dozen small requests on a key of its own, which is removed again. Silence and impossible answers (a
+About fifteen small requests on a key of its own, which is removed again. Silence and impossible answers (a
 new key that exists already: a client resent what had been done) make it begin anew with another key.
 """
 
@@ -16,7 +16,7 @@ from carapace_cron.ids import random_text
 from carapace_cron.objects.s3_wire import Refusal, Silence, Wire
 
 PASSES = 6
-RIVALS = 4  # writers of one key at the same moment; check-then-act servers let two of them win
+RIVALS = 3  # writers of one key at the same moment; check-then-act servers let two of them win
 
 EtagForm = Literal["unquoted", "quoted"]
 

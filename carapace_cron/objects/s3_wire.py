@@ -18,6 +18,7 @@ from carapace_cron.errors import ConfigurationError
 AT_ONCE = 16  # requests; more only queue inside the client, which is bound by its own processor time
 CONNECT_SECONDS = 2
 READ_SECONDS = 5
+PAGE = 1_000  # lines of a listing at a time, the most that S3 gives
 DEFAULT_REGION = "us-east-1"  # what servers other than Amazon's expect, if anything
 
 _RETRIED_STATUS = {429, 500, 502, 503, 504}
@@ -66,7 +67,7 @@ class Address:
 
 
 Page = tuple[list[tuple[str, str]], str | None]
-"""(key, ETag) of at most 1,000 objects in key order, and the token for the next page, if there is one."""
+"""(key, ETag) of at most `PAGE` objects in key order, and the token for the next page, if there is one."""
 
 
 class Wire:
@@ -100,7 +101,8 @@ class Wire:
         await self._ask("delete_object", Key=self.address.prefix + key, **conditions)
 
     async def page(self, prefix: str, **position: str) -> Page:
-        _, answer = await self._ask("list_objects_v2", Prefix=self.address.prefix + prefix, **position)
+        whole = self.address.prefix + prefix
+        _, answer = await self._ask("list_objects_v2", Prefix=whole, MaxKeys=PAGE, **position)
         start = len(self.address.prefix)
         lines = [(one["Key"][start:], unquoted(one["ETag"])) for one in answer.get("Contents", ())]
         return lines, answer.get("NextContinuationToken")

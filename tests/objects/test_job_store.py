@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from carapace_cron.job_store import JobStore
 from carapace_cron.model.job import Job
 from carapace_cron.objects.memory import MemoryObjects
 from carapace_cron.objects.sqlite import SqliteObjects
-from carapace_cron.ports.object_store import Listed, StoredObject, Unknown, WriteOutcome
+from carapace_cron.ports.object_store import Conflict, Listed, StoredObject, Unknown, WriteOutcome
 
 MakeJob = Callable[..., Job]
 
@@ -33,6 +33,8 @@ class WatchedObjects(MemoryObjects):
         self.written: list[str] = []
         self.down = False
         self.unsure = False
+        self.unsure_once = False
+        self.after_put: list[tuple[WriteOutcome, Callable[[], Awaitable[None]]]] = []
         self.refused: set[str] = set()
         self.hold: asyncio.Event | None = None
 
@@ -50,9 +52,14 @@ class WatchedObjects(MemoryObjects):
         self.written.append(key)
         if self.hold is not None:
             await self.hold.wait()
-        if self.unsure:
+        if self.unsure or self.unsure_once:
+            self.unsure_once = False
             return Unknown("no answer")
-        return await super().put(key, body, if_match=if_match, if_absent=if_absent)
+        outcome = await super().put(key, body, if_match=if_match, if_absent=if_absent)
+        if self.after_put:
+            outcome, interfere = self.after_put.pop()
+            await interfere()
+        return outcome
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         if self.down:
@@ -82,6 +89,11 @@ async def opened(objects: MemoryObjects | SqliteObjects, clock: ManualClock) -> 
     store = JobStore(objects, clock)
     await store.load()
     return store
+
+
+def increment(job: Job) -> Job:
+    after: Job = job.evolve(execution_count=job.execution_count + 1)
+    return after
 
 
 def document(job: Job, **changes: Any) -> bytes:
@@ -199,6 +211,55 @@ async def test_it_finishes_a_write_whose_caller_went_away(
     assert told == [store.get(job.id)]
     assert told[0] is not None
     assert not told[0].enabled
+
+
+class TestLostAnswers:
+    """A write that was done, although the store said no or could not say: another wrote over it meanwhile."""
+
+    @pytest.mark.parametrize("answer", [Conflict(None), Unknown("no answer")])
+    async def test_it_counts_a_write_once_whose_answer_was_lost(
+        self,
+        store: JobStore,
+        objects: WatchedObjects,
+        clock: ManualClock,
+        make_job: MakeJob,
+        answer: WriteOutcome,
+    ) -> None:
+        job = await store.create(make_job())
+
+        async def and_another_writes() -> None:
+            await (await opened(objects, clock)).update(job.id, increment)
+
+        objects.after_put = [(answer, and_another_writes)]
+        await store.update(job.id, increment)
+        after = store.get(job.id)
+        assert after is not None
+        assert (after.execution_count, after.revision) == (2, 3)
+
+    async def test_it_knows_a_job_it_created_after_another_changed_it(
+        self, store: JobStore, objects: WatchedObjects, clock: ManualClock, make_job: MakeJob
+    ) -> None:
+        job = make_job()
+
+        async def and_another_writes() -> None:
+            await (await opened(objects, clock)).update(job.id, increment)
+
+        objects.after_put = [(Conflict(None), and_another_writes)]
+        await store.create(job)
+        after = store.get(job.id)
+        assert after is not None
+        assert after.execution_count == 1
+
+    async def test_it_tries_again_when_an_unsure_write_was_overtaken(
+        self, store: JobStore, objects: WatchedObjects, clock: ManualClock, make_job: MakeJob
+    ) -> None:
+        job = await store.create(make_job())
+        await (await opened(objects, clock)).update(job.id, increment)
+        objects.unsure_once = True
+        await store.update(job.id, increment)
+        after = store.get(job.id)
+        assert after is not None
+        assert after.execution_count == 2
 
 
 class TestDeleting:
