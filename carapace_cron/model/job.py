@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from carapace_cron.model.record import Instant, Record
 
@@ -86,16 +86,6 @@ class JobPolicy(Record):
         return tuple(dict.fromkeys(tags))
 
 
-def _one_schedule(data: Any) -> Any:
-    """`cronExpression` is the seed's name for `schedule`; both may be given if they say the same."""
-    if not isinstance(data, dict) or "cronExpression" not in data:
-        return data
-    rest = {name: value for name, value in data.items() if name != "cronExpression"}
-    if rest.setdefault("schedule", data["cronExpression"]) != data["cronExpression"]:
-        raise ValueError("schedule and cronExpression differ; give one of them")
-    return rest
-
-
 class JobDraft(JobPolicy):
     """What a caller gives to create a job."""
 
@@ -105,8 +95,6 @@ class JobDraft(JobPolicy):
     channel_id: Line = Field(max_length=200)
     enabled: bool = True
     idempotency_key: Line | None = Field(None, max_length=200)
-
-    _schedule_or_cron = model_validator(mode="before")(_one_schedule)
 
 
 class Job(JobPolicy):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from carapace_cron.errors import InvalidValue
 
@@ -31,6 +33,9 @@ class Record(BaseModel):
 def _in_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("expected an instant with a zone, such as 2026-12-01T09:00:00Z")
+    # Schedules end there too; and an offset at either end of the calendar would leave it.
+    if not 1970 <= value.year < 2200:
+        raise ValueError("expected an instant from 1970 to 2199, such as 2026-12-01T09:00:00Z")
     return value.astimezone(UTC)
 
 
@@ -56,19 +61,58 @@ def explain(error: ValidationError, *, where: str = "") -> InvalidValue:
     if first["type"] == "missing":
         return InvalidValue(f"missing required field {field!r}", field=field)
     if first["type"] == "extra_forbidden":
-        return InvalidValue(f"unknown field {field!r}", field=field)
+        return InvalidValue(f"unknown field {_cut(field)!r}", field=_cut(field))
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, InvalidValue):
         return InvalidValue(str(cause), field=cause.field or field)
-    reason = first["msg"].removeprefix("Value error, ")
-    return InvalidValue(f"bad {field} {_shown(given)}: {reason[:1].lower()}{reason[1:]}", field=field)
+    return InvalidValue(f"bad {field} {_shown(given)}: {expectation(first)}", field=field)
+
+
+def expectation(fault: ErrorDetails) -> str:
+    """What would do instead of the value that pydantic refused: ``expected at most 20``."""
+    known = _EXPECTED.get(fault["type"])
+    if known is not None:
+        return known.format(**fault.get("ctx", {}))
+    reason = fault["msg"].removeprefix("Value error, ")
+    reason = f"{reason[:1].lower()}{reason[1:]}"
+    return f"expected {reason.removeprefix(_LEAD)}" if reason.startswith(_LEAD) else reason
+
+
+_LEAD = "input should be "
+_EXPECTED = {  # pydantic's types of errors, in our words
+    "bool_type": "expected true or false",
+    "bytes_type": "expected a text",
+    "datetime_from_date_parsing": "expected an instant such as 2026-12-01T09:00:00Z",
+    "datetime_parsing": "expected an instant such as 2026-12-01T09:00:00Z",
+    "datetime_type": "expected an instant such as 2026-12-01T09:00:00Z",
+    "dict_type": "expected an object",
+    "finite_number": "expected a number",
+    "float_type": "expected a number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "int_from_float": "expected a whole number",
+    "int_type": "expected a whole number",
+    "less_than_equal": "expected at most {le:g}",
+    "list_type": "expected a list",
+    "literal_error": "expected {expected}",
+    "model_type": "expected an object",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_too_short": "expected at least {min_length} characters",
+    "string_type": "expected a text",
+    "too_long": "expected at most {max_length} of them, found {actual_length}",
+    "tuple_type": "expected a list",
+}
 
 
 def _path(loc: Sequence[int | str], where: str) -> str:
     parts = [where] if where else []
-    return ".".join([*parts, *(to_camel(str(part)) for part in loc)]) or "data"
+    return ".".join([*parts, *map(str, loc)]) or "data"
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "…" + text[-1]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 80 else name[:79] + "…"

@@ -8,6 +8,7 @@ instant by the time the caller has the answer.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_snake
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound, QuotaExceeded
@@ -33,7 +35,10 @@ from carapace_cron.services.views import job_view
 MAX_PAGE = 1_000
 SHOWN_INSTANTS = 3  # in the answer to create and update
 MAX_REASON = 500
+MAX_SHOWN = 80  # characters of a bad name that the answer repeats
 
+_DEFINITION = JobDraft.model_fields
+_WIRE_NAMES = {str(field.alias) for field in _DEFINITION.values()} | {"cronExpression"}
 _SCHEDULING = ("schedule", "timezone", "enabled")  # a change of one begins a new count of instants
 
 
@@ -263,32 +268,54 @@ class Jobs:
 def _draft(data: Any) -> JobDraft:
     """The draft that a caller's JSON describes; raises `InvalidValue` for the first field that is off.
 
-    Strict, as JSON has types of its own: "300" is not a number, and true is not 1.
+    Strict, as JSON has types of its own: "300" is not a number, and true is not 1. A field that is null
+    is one that was not given.
     """
     if not isinstance(data, Mapping):
         expected = "an object with name, schedule, command and channelId"
         raise InvalidValue(f"bad data: expected {expected}", field="data")
+    given = _merged({}, _known(data))
     try:
-        return JobDraft.model_validate_json(json.dumps(data), strict=True)
+        return JobDraft.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise explain(error) from error
 
 
-def _definition(draft: JobDraft) -> dict[str, Any]:
-    """The fields of a draft as values, not as JSON."""
-    return {name: getattr(draft, name) for name in JobDraft.model_fields}
+def _known(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the schedule under its own name. Raises `InvalidValue` for a name that no job has."""
+    for name in data:
+        if name not in _WIRE_NAMES:
+            raise _unknown(name)
+    known = {name: value for name, value in data.items() if name != "cronExpression"}
+    if "cronExpression" in data:
+        expression = data["cronExpression"]
+        if known.setdefault("schedule", expression) != expression:
+            message = "schedule and cronExpression are two names of one field and differ: give one of them"
+            raise InvalidValue(message, field="cronExpression")
+    return known
+
+
+def _unknown(name: str) -> InvalidValue:
+    shown = name if len(name) <= MAX_SHOWN else name[: MAX_SHOWN - 1] + "…"
+    if to_snake(name) in Job.model_fields and name not in JobDraft.model_fields:
+        return InvalidValue(f'field "{shown}" cannot be set: leave it out', field=shown)
+    near = difflib.get_close_matches(shown, _WIRE_NAMES, n=1)
+    expected = f'did you mean "{near[0]}"?' if near else f"expected {', '.join(sorted(_WIRE_NAMES))}"
+    return InvalidValue(f'unknown field "{shown}": {expected}', field=shown)
+
+
+def _definition(draft: JobPolicy) -> dict[str, Any]:
+    """The fields of a draft, or of a job, as values and not as JSON."""
+    return {name: getattr(draft, name) for name in _DEFINITION}
 
 
 def _patched(job: Job, updates: Mapping[str, Any]) -> dict[str, Any]:
     """The job's definition with `updates` merged in, ready to be checked as a draft."""
     if updates.get("idempotencyKey", job.idempotency_key) != job.idempotency_key:
-        raise InvalidValue("idempotencyKey belongs to the call that made the job", field="idempotencyKey")
-    updates = dict(updates)
-    if "cronExpression" in updates:
-        updates.setdefault("schedule", updates["cronExpression"])
-    fields = set(JobDraft.model_fields)
-    document = job.model_dump(mode="json", by_alias=True, include=fields, exclude_none=True)
-    return _merged(document, updates)
+        message = "bad idempotencyKey: it belongs to the call that made the job; leave it out"
+        raise InvalidValue(message, field="idempotencyKey")
+    document = job.model_dump(mode="json", by_alias=True, include=set(_DEFINITION), exclude_none=True)
+    return _merged(document, _known(updates))
 
 
 def _merged(target: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
