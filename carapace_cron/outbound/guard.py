@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from carapace_cron.errors import Unavailable
 from carapace_cron.outbound.address import AllowList, IPAddress, is_metadata, read_address, why_refused
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -110,7 +111,11 @@ class SystemLookup:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="carapace-lookup")
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _ask_system, host, port)
+        try:
+            looking = asyncio.get_running_loop().run_in_executor(self._threads, _ask_system, host, port)
+        except RuntimeError as error:  # how a pool says that it is shut down
+            raise Unavailable("the gateway is stopping: no name is looked up any more") from error
+        return await looking
 
     def close(self) -> None:
         """Start no look-up any more; one under way ends in its thread, and nobody waits for it."""

@@ -11,9 +11,12 @@ from carapace_cron.outbound.address import AllowList, is_metadata, read_address,
 
 
 @pytest.mark.parametrize(
-    "text", ["1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
-             "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.167.255.255", "192.169.0.0",
-             "198.17.255.255", "198.20.0.0", "223.255.255.255", "2000::", "2001:200::", "2001:db7:ffff::", "2003::",
+    "text", ["1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
+    "128.0.0.0",
+             "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.167.255.255",
+             "192.169.0.0",
+             "198.17.255.255", "198.20.0.0", "223.255.255.255", "2000::", "2001:200::", "2001:db7:ffff::",
+             "2003::",
              "2606:4700::1111", "3ffe::1"],
 )  # fmt: skip
 def test_the_neighbours_of_special_blocks_are_public(text: str) -> None:
@@ -36,7 +39,8 @@ def test_no_ipv6_address_outside_the_global_block_is_public(address: object) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["169.254.169.254", "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::",
+    ["169.254.169.254", "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe",
+     "2002:a9fe:a9fe::",
      "2001:0:0:0:0:0:5601:5601", "168.63.129.16", "fd00:ec2::254", "fe80::1"],
 )  # fmt: skip
 def test_a_metadata_address_is_known_in_every_embedding_and_never_allowed(text: str) -> None:
@@ -45,7 +49,9 @@ def test_a_metadata_address_is_known_in_every_embedding_and_never_allowed(text: 
     assert not AllowList.parse("0.0.0.0/0, ::/0").covers(address, 80)
 
 
-@pytest.mark.parametrize("text", ["fe80::1%eth0", "0x7f.1", "127.1", "localhost", "", "1.2.3.4\n", "１.1.1.1"])
+@pytest.mark.parametrize(
+    "text", ["fe80::1%eth0", "0x7f.1", "127.1", "localhost", "", "1.2.3.4\n", "１.1.1.1"]
+)
 def test_what_is_no_address_is_not_read_as_one(text: str) -> None:
     assert read_address(text) is None
 
@@ -77,8 +83,10 @@ def test_the_allow_list_covers_networks_by_port(entries: str, address: str, port
 
 @pytest.mark.parametrize(
     "entry",
-    ["example.com", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0:0", "10.0.0.0:65536", "10.0.0.0:http", "[::1", "::1]:80",
-     "*", "10.*", "http://10.0.0.1", "localhost:", "127.1", "169.254.169.254", "169.254.0.0/16", "fd00:ec2::254",
+    ["example.com", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0:0", "10.0.0.0:65536", "10.0.0.0:http", "[::1",
+     "::1]:80",
+     "*", "10.*", "http://10.0.0.1", "localhost:", "127.1", "169.254.169.254", "169.254.0.0/16",
+     "fd00:ec2::254",
      "168.63.129.16:80"],
 )  # fmt: skip
 def test_a_bad_entry_is_named_at_start(entry: str) -> None:
