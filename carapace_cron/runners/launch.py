@@ -124,8 +124,11 @@ def _reap(child: int) -> int | None:
 
 def _kill_children() -> None:
     """SIGKILL for the children; theirs become ours when they are gone, and get it next time."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    for pid in children.read_text().split():
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except FileNotFoundError:  # no such list here: the whole group, this process with it
+        os.killpg(0, signal.SIGKILL)
+    for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
 
