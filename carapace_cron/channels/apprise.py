@@ -68,12 +68,12 @@ class AppriseChannel:
     def __init__(self, services: Sequence[Service], timeout_seconds: float) -> None:
         self._services = services
         self._timeout_seconds = timeout_seconds
-        self._thread: threading.Thread | None = None
+        self._sending = False  # a thread works, be it one that nobody waits for any more
         self._told: tuple[str, set[int]] = ("", set())  # a notice's id, and which services took it
 
     async def send(self, notice: Notice) -> None:
         """In a thread of this channel's own, so that a slow service delays nobody else."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._sending:
             raise DeliveryFailed("the send before this one is still stuck in the service's client")
         if self._told[0] != notice.id:
             self._told = (notice.id, set())
@@ -121,11 +121,12 @@ class AppriseChannel:
                 work()
             except Exception as raised:  # noqa: BLE001  # it is the waiting side's to judge
                 error = raised
+            self._sending = False  # before the answer: the next send may come the moment after it
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(answer, error)
 
-        self._thread = threading.Thread(target=body, name="apprise", daemon=True)
-        self._thread.start()
+        self._sending = True
+        threading.Thread(target=body, name="apprise", daemon=True).start()
         await done
 
 

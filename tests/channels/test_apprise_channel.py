@@ -184,6 +184,20 @@ async def test_what_one_of_several_took_is_not_told_to_it_again(
     assert [path for path, _ in target.told] == ["/a", "/b", "/b", "/a", "/b"]
 
 
+async def test_one_notice_may_follow_another_at_once() -> None:
+    told: list[str] = []
+
+    class Quick:
+        def tell(self, title: str, text: str) -> None:
+            told.append(title)
+
+    channel = AppriseChannel([Quick()], timeout_seconds=5)
+    for _ in range(200):
+        await channel._in_thread(lambda: Quick().tell("", ""))
+        assert not channel._sending
+    assert len(told) == 200
+
+
 async def test_a_slow_service_delays_no_other_and_is_asked_once_at_a_time(
     target: Target, make_notice: MakeNotice
 ) -> None:
@@ -203,8 +217,9 @@ async def test_a_slow_service_delays_no_other_and_is_asked_once_at_a_time(
     assert len(target.told) == 1
 
     released.set()
-    assert slow._thread is not None
-    slow._thread.join(10)
+    async with asyncio.timeout(10):
+        while slow._sending:
+            await asyncio.sleep(0.001)
     await slow.send(make_notice("1"))
     assert slow._told == ("1", {0}), "it was taken in the end, so it was not told again"
 
