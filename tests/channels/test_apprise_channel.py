@@ -184,7 +184,7 @@ async def test_what_one_of_several_took_is_not_told_to_it_again(
     assert [path for path, _ in target.told] == ["/a", "/b", "/b", "/a", "/b"]
 
 
-async def test_one_notice_may_follow_another_at_once() -> None:
+async def test_one_notice_may_follow_another_at_once(make_notice: MakeNotice) -> None:
     told: list[str] = []
 
     class Quick:
@@ -192,9 +192,8 @@ async def test_one_notice_may_follow_another_at_once() -> None:
             told.append(title)
 
     channel = AppriseChannel([Quick()], timeout_seconds=5)
-    for _ in range(200):
-        await channel._in_thread(lambda: Quick().tell("", ""))
-        assert not channel._sending
+    for number in range(200):
+        await channel.send(make_notice(str(number)))
     assert len(told) == 200
 
 
