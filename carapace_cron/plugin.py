@@ -33,7 +33,7 @@ from carapace_cron.ledger.facts import ledger_id
 from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
-from carapace_cron.ledger.tokens import Tokens
+from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import explain
@@ -63,7 +63,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PLUGIN_ID = "carapace-cron"
-DEFAULT_TENANT = "default"
 FIRST_ADMIN = "admin"
 
 
@@ -305,7 +304,7 @@ class House:
         await self.token_store.set_operator_token(chosen, self._clock.now())
         if chosen is not None or await self.token_store.any_admin():
             return None
-        issued = await self.token_store.issue(DEFAULT_TENANT, FIRST_ADMIN, ["admin"], self._clock.now())
+        issued = await self.token_store.issue(OPERATOR_TENANT, FIRST_ADMIN, ["admin"], self._clock.now())
         return issued.secret
 
     def _emit(self, event: str, payload: Mapping[str, Any], tenant: str, user_id: str) -> None:

@@ -194,6 +194,8 @@ def _encode(row: sa.Row[Any]) -> str:
 def _decode(cursor: str) -> tuple[datetime, int]:
     try:
         at, sequence = base64.urlsafe_b64decode(cursor.encode()).decode().split(":")
+        if int(sequence).bit_length() > 63:
+            raise OverflowError("more than a database's integer")
         return from_micros(int(at)), int(sequence)
     except (ValueError, binascii.Error, OverflowError) as error:
         raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor") from error

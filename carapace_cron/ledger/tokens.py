@@ -14,6 +14,7 @@ from carapace_cron.ids import new_token, random_text, token_hash
 from carapace_cron.ledger.tables import tokens
 from carapace_cron.model.actor import Actor
 
+OPERATOR_TENANT = "default"  # whose admins run the gateway
 OPERATOR_TOKEN = "tok_operator"  # noqa: S105  # the id of the token from the setting ADMIN_TOKEN
 
 
@@ -49,7 +50,7 @@ class Tokens:
         row = {
             "id": OPERATOR_TOKEN,
             "hash": token_hash(secret or ""),
-            "tenant": "default",
+            "tenant": OPERATOR_TENANT,
             "user_id": "admin",
             "scopes": "admin",
             "created_at": now,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from carapace_cron.errors import Forbidden
+import re
+from typing import Any
+
+from carapace_cron.errors import Forbidden, InvalidValue
 from carapace_cron.model.actor import Actor
+from carapace_cron.schedule.errors import shown
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,99}")  # no "/": it parts tenant and user in a lane
 
 
 def require(actor: Actor, scope: str) -> None:
@@ -20,7 +26,15 @@ def user_of(actor: Actor, user_id: str | None) -> str:
     if not actor.is_admin:
         message = f'userId must be your own, "{actor.user}": only an admin acts for others'
         raise Forbidden(message, field="userId")
+    check_name(user_id, "userId")
     return user_id
+
+
+def check_name(text: Any, field: str) -> None:
+    """Raises `InvalidValue` for what cannot be the name of a tenant or a user."""
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        expected = "expected 1–100 letters, digits, @ . _ + or -, a letter or digit first"
+        raise InvalidValue(f'bad {field} "{shown(str(text))}": {expected}', field=field)
 
 
 def may_see(actor: Actor, tenant: str, user_id: str) -> bool:

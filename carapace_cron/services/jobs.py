@@ -27,6 +27,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
 from carapace_cron.model.record import explain, instant_text
 from carapace_cron.schedule import Schedule
+from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
 from carapace_cron.services.schedules import Schedules, upcoming
@@ -35,7 +36,6 @@ from carapace_cron.services.views import job_view
 MAX_PAGE = 1_000
 SHOWN_INSTANTS = 3  # in the answer to create and update
 MAX_REASON = 500
-MAX_SHOWN = 80  # characters of a bad name that the answer repeats
 
 _DEFINITION = JobDraft.model_fields
 _WIRE_NAMES = {str(field.alias) for field in _DEFINITION.values()} | {"cronExpression"}
@@ -97,6 +97,8 @@ class Jobs:
         user = user_of(actor, user_id)
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+        if cursor is not None and not is_job_id(cursor):
+            raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")
         jobs = list(self._store.list_page(actor.tenant, user, limit=limit + 1, after=cursor))
         more = len(jobs) > limit
         items = [self._view(job) for job in jobs[:limit]]
@@ -194,9 +196,9 @@ class Jobs:
 
     def find(self, actor: Actor, job_id: str) -> Job:
         """The job, if it exists for the caller. A foreign and an unknown id get the same answer."""
-        job = self._store.get(job_id) if isinstance(job_id, str) and is_job_id(job_id) else None
+        job = self._store.get(job_id) if is_job_id(job_id) else None
         if job is None or not may_see(actor, job.tenant, job.user_id):
-            raise NotFound(f"no job {str(job_id)[:60]!r}: list your jobs to see their ids", field="jobId")
+            raise NotFound(f'no job "{shown(job_id)}": list your jobs to see their ids', field="jobId")
         return job
 
     async def _create(self, actor: Actor, user: str, draft: JobDraft) -> Job:
@@ -296,12 +298,12 @@ def _known(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> InvalidValue:
-    shown = name if len(name) <= MAX_SHOWN else name[: MAX_SHOWN - 1] + "…"
-    if to_snake(name) in Job.model_fields and name not in JobDraft.model_fields:
-        return InvalidValue(f'field "{shown}" cannot be set: leave it out', field=shown)
-    near = difflib.get_close_matches(shown, _WIRE_NAMES, n=1)
+    given = shown(name)
+    if to_snake(given) in Job.model_fields and to_snake(given) not in _DEFINITION:
+        return InvalidValue(f'field "{given}" cannot be set: leave it out', field=given)
+    near = difflib.get_close_matches(given, _WIRE_NAMES, n=1)
     expected = f'did you mean "{near[0]}"?' if near else f"expected {', '.join(sorted(_WIRE_NAMES))}"
-    return InvalidValue(f'unknown field "{shown}": {expected}', field=shown)
+    return InvalidValue(f'unknown field "{given}": {expected}', field=given)
 
 
 def _definition(draft: JobPolicy) -> dict[str, Any]:

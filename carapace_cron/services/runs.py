@@ -18,6 +18,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import Instant
 from carapace_cron.model.run import Run
+from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.views import run_view
@@ -95,9 +96,9 @@ class RunHistory:
         return {"items": [run_view(run) for run in page.items], "nextCursor": page.next_cursor}
 
     async def _find(self, actor: Actor, run_id: str) -> Run:
-        run = await self._runs.get(run_id) if isinstance(run_id, str) and is_run_id(run_id) else None
+        run = await self._runs.get(run_id) if is_run_id(run_id) else None
         if run is None or not may_see(actor, run.tenant, run.user_id):
-            raise NotFound(f"no run {str(run_id)[:60]!r}: list your runs to see their ids", field="runId")
+            raise NotFound(f'no run "{shown(run_id)}": list your runs to see their ids', field="runId")
         return run
 
 
@@ -118,9 +119,10 @@ def _statuses(given: str | list[str] | None) -> tuple[str, ...]:
     if given is None:
         return ()
     statuses = [given] if isinstance(given, str) else given
-    if not isinstance(statuses, list) or not all(isinstance(one, str) for one in statuses):
-        raise InvalidValue("bad status: expected a state or a list of states", field="status")
-    return tuple(statuses[:MAX_STATUSES])
+    if not 1 <= len(statuses) <= MAX_STATUSES:
+        expected = f"expected a state or a list of 1–{MAX_STATUSES} states"
+        raise InvalidValue(f"bad status: {expected}, found {len(statuses)}", field="status")
+    return tuple(statuses)
 
 
 def _instant(given: str | None, field: str) -> datetime | None:
@@ -129,7 +131,5 @@ def _instant(given: str | None, field: str) -> datetime | None:
     try:
         return _INSTANT.validate_python(given)
     except ValidationError as error:
-        shown = str(given)[:40]
-        raise InvalidValue(
-            f'bad {field} "{shown}": expected an instant such as 2026-12-01T09:00:00Z', field=field
-        ) from error
+        message = f'bad {field} "{shown(given)}": expected an instant such as 2026-12-01T09:00:00Z'
+        raise InvalidValue(message, field=field) from error

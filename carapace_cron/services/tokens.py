@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import InvalidValue
-from carapace_cron.ledger.tokens import Tokens
+from carapace_cron.errors import Forbidden, InvalidValue, NotFound
+from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
 from carapace_cron.model.actor import SCOPES, Actor
 from carapace_cron.model.record import instant_text
-from carapace_cron.services.access import require
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,99}")  # no "/": it parts tenant and user in a lane
+from carapace_cron.schedule.errors import shown
+from carapace_cron.services.access import check_name, require
 
 
 class TokenDesk:
-    """Admins issue tokens for any tenant, and see and revoke them: they run the gateway."""
+    """Admins issue, see and revoke the tokens of their tenant; the operator's admins those of every tenant.
+
+    Otherwise one tenant's admin could make a token for another's data.
+    """
 
     def __init__(self, tokens: Tokens, clock: Clock) -> None:
         self._tokens = tokens
@@ -26,15 +27,18 @@ class TokenDesk:
     async def create(self, actor: Actor, tenant: str, user: str, scopes: Sequence[str]) -> dict[str, Any]:
         """``{id, token}``: the token is shown this once."""
         require(actor, "admin")
-        _check_name(tenant, "tenant")
-        _check_name(user, "user")
+        check_name(tenant, "tenant")
+        check_name(user, "user")
+        if not _administers(actor, tenant):
+            others = f'only an admin of "{OPERATOR_TENANT}" makes tokens for others'
+            raise Forbidden(f'tenant must be your own, "{actor.tenant}": {others}', field="tenant")
         if not isinstance(scopes, list) or not scopes:
             raise InvalidValue(f"bad scopes: expected a list of {', '.join(SCOPES)}", field="scopes")
         for scope in scopes:
             if scope not in SCOPES:
-                shown = str(scope)[:40]
                 expected = ", ".join(SCOPES)
-                raise InvalidValue(f'bad scope "{shown}": expected one of {expected}', field="scopes")
+                message = f'bad scope "{shown(str(scope))}": expected one of {expected}'
+                raise InvalidValue(message, field="scopes")
         issued = await self._tokens.issue(tenant, user, scopes, self._clock.now())
         return {"id": issued.id, "token": issued.secret, "tenant": tenant, "user": user, "scopes": scopes}
 
@@ -49,16 +53,17 @@ class TokenDesk:
                 "createdAt": instant_text(created_at),
             }
             for holder, created_at in await self._tokens.list()
+            if _administers(actor, holder.tenant)
         ]
 
     async def revoke(self, actor: Actor, token_id: str) -> None:
         """From the next request on the token is unknown."""
         require(actor, "admin")
-        await self._tokens.revoke(str(token_id), self._clock.now())
+        if token_id not in {one["id"] for one in await self.list(actor)}:
+            message = f'no token "{shown(token_id)}" is in force: list the tokens to see their ids'
+            raise NotFound(message, field="id")
+        await self._tokens.revoke(token_id, self._clock.now())
 
 
-def _check_name(text: str, field: str) -> None:
-    if not isinstance(text, str) or not _NAME.fullmatch(text):
-        raise InvalidValue(
-            f'bad {field} "{str(text)[:40]}": expected 1–100 letters, digits, @ . _ + or -', field=field
-        )
+def _administers(actor: Actor, tenant: str) -> bool:
+    return actor.tenant in (tenant, OPERATOR_TENANT)
