@@ -16,7 +16,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -117,6 +117,7 @@ class Scheduler:
         self._tickets = itertools.count()
         self._due: deque[tuple[_Member, int]] = deque()
         self._behind: dict[str, _Member] = {}
+        self._settled: list[Due] = []
         self._catch_up_free_at = 0.0
         self._wake = asyncio.Event()
         self._stopping = False
@@ -135,14 +136,16 @@ class Scheduler:
         `accounted_until` and `runs_created` are the ledger's, None and 0 for a job that never came due;
         what the scheduler itself knows of the job is never set back.
         """
-        self.drop(job.id)
+        old = self._detach(job.id)
         known = self._left.setdefault(job.id, _Known())
         known.runs_created = max(known.runs_created, runs_created)
         if accounted_until is not None:
             known.mark = max(known.mark, int(accounted_until.timestamp()))
         if not job.enabled or job.deleted_at is not None:
+            self._settle(old, self._now())
             return
         member = self._member(job, known)
+        self._settle(old, member.mark)
         next_at = member.next_after(member.mark)
         if next_at is None:
             self._on_finished(job.id, _why_finished(member))
@@ -151,7 +154,7 @@ class Scheduler:
         del self._left[job.id]
         self._groups[member.group.schedule] = member.group
         member.group.members[job.id] = member
-        now = int(self._clock.now().timestamp())
+        now = self._now()
         if next_at <= now:
             self._behind[job.id] = member
         upcoming = next_at if next_at > now else member.group.schedule.next_after_timestamp(now)
@@ -160,14 +163,7 @@ class Scheduler:
 
     def drop(self, job_id: str) -> None:
         """No longer schedule a job: it is paused or finished. Unknown ids are fine."""
-        member = self._members.pop(job_id, None)
-        self._behind.pop(job_id, None)
-        if member is None:
-            return
-        self._left[job_id] = _Known(member.mark, member.runs_created)
-        del member.group.members[job_id]
-        if not member.group.members:
-            del self._groups[member.group.schedule]
+        self._settle(self._detach(job_id), self._now())
 
     def forget(self, job_id: str) -> None:
         """Drop a job that is deleted, with all that is known of it."""
@@ -177,7 +173,7 @@ class Scheduler:
     def next_at(self, job_id: str) -> datetime | None:
         """When the job is due next, strictly after now; None = it is not scheduled."""
         member = self._members.get(job_id)
-        at = None if member is None else member.next_after(int(self._clock.now().timestamp()))
+        at = None if member is None else member.next_after(self._now())
         return None if at is None else datetime.fromtimestamp(at, UTC)
 
     def overdue_seconds(self) -> float:
@@ -210,6 +206,7 @@ class Scheduler:
         """Record everything that is due now, a slice at a time, so that others get their turn between."""
         now = self._clock.now()
         self.last_pass_at = now
+        await self._record_settled(now)
         self._collect(int(now.timestamp()))
         try:
             while (due := self._slice(int(now.timestamp()))) and not self._stopping:
@@ -252,7 +249,9 @@ class Scheduler:
     async def _record(self, due: list[Due], now: datetime) -> None:
         seconds = int(now.timestamp())
         busy = [(member, instants) for member, instants in due if instants]
-        plans = [self._plan(member, instants, now) for member, instants in busy]
+        plans = [
+            self._plan(member, instants, now, self._document(member.job_id)) for member, instants in busy
+        ]
         try:
             answers = await self._ledger.record_due(plans, now) if plans else []
         except BaseException:
@@ -266,13 +265,23 @@ class Scheduler:
                 self.drop(member.job_id)
                 self._on_finished(member.job_id, _why_finished(member))
 
-    def _plan(self, member: _Member, instants: list[Occurrence], now: datetime) -> JobPlan:
+    async def _record_settled(self, now: datetime) -> None:
+        """Record the instants that came due before their job was paused, changed or deleted."""
+        while self._settled:
+            slice_ = self._settled[:PLANS_PER_WRITE]
+            plans = [self._plan(member, instants, now, b"") for member, instants in slice_]
+            await self._ledger.record_due(plans, now)
+            del self._settled[: len(slice_)]
+
+    def _plan(
+        self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes
+    ) -> JobPlan:
         return JobPlan(
             job_id=member.job_id,
             tenant=member.tenant,
             user_id=member.user_id,
             revision=member.revision,
-            definition=self._document(member.job_id),
+            definition=definition,
             overlap=member.overlap,
             accounted_until=_instant(instants[-1].at),
             instants=tuple(self._planned(member, one, now) for one in instants),
@@ -311,6 +320,37 @@ class Scheduler:
             runs_created=known.runs_created,
         )
 
+    def _detach(self, job_id: str) -> _Member | None:
+        """Take a job out of its group; what is known of it stays."""
+        member = self._members.pop(job_id, None)
+        self._behind.pop(job_id, None)
+        if member is None:
+            return None
+        self._left[job_id] = _Known(member.mark, member.runs_created)
+        del member.group.members[job_id]
+        if not member.group.members:
+            del self._groups[member.group.schedule]
+        return member
+
+    def _settle(self, member: _Member | None, until: int) -> None:
+        """See to it that what came due of a detached member, up to `until`, gets its record.
+
+        Nearly always nothing did. It can be something when the ledger was away, or between a start and the
+        first pass: then it is recorded as missed, as the caller was told that the change is in force.
+        """
+        if member is None:
+            return
+        due = [
+            replace(one, verdict="missed", reason=_CHANGED)
+            for one in _catch_up(member, min(until, self._now()))
+        ]
+        if due:
+            self._settled.append((member, due))
+            self._wake.set()
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
+
     def _arm(self, group: _Group, at: int | None) -> None:
         """See to it that the group is looked at, at `at` or before."""
         if at is not None and (group.next_at is None or at < group.next_at):
@@ -324,11 +364,14 @@ class Scheduler:
         return self._members.get(member.job_id) is member
 
     def _idle_seconds(self) -> float:
-        if self._behind:
+        if self._behind or self._settled:
             return 0.0
         if not self._heap:
             return MAX_SLEEP
         return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), MAX_SLEEP)
+
+
+_CHANGED = "the job was paused, changed or deleted before this instant could start"
 
 
 def _catch_up(member: _Member, now: int) -> list[Occurrence]:

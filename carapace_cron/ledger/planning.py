@@ -43,7 +43,7 @@ class PlannedInstant:
 @dataclass(frozen=True, slots=True)
 class JobPlan:
     """All that is due of one job, oldest first. After it is recorded, each instant of the job up to
-    `accounted_until` has its record."""
+    `accounted_until` has its record. `definition` is needed only if one of them is to run."""
 
     job_id: str
     tenant: str
@@ -91,12 +91,17 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     ]
     for job_id in rows.making_way:
         cancel_runs(connection, job_id, "the next instant came due; the job's overlap is cancelPrevious", now)
-    keep_definitions(connection, [(plan.job_id, plan.revision, plan.definition) for plan in plans])
+    starting = (plan for plan in plans if _runs(plan))
+    keep_definitions(connection, ((plan.job_id, plan.revision, plan.definition) for plan in starting))
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
     _advance(connection, plans, answers)
     return answers
+
+
+def _runs(plan: JobPlan) -> bool:
+    return any(instant.verdict == "run" for instant in plan.instants)
 
 
 def _plan_one(

@@ -98,6 +98,7 @@ class Upkeep:
         self._wake.set()
 
     async def run(self) -> None:
+        await self._survive(self._snapshot)  # a bucket that was read object by object is quicker next time
         while not self._stopping:
             self._wake.clear()
             await self._survive(self._settle_finished)

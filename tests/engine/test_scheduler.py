@@ -233,3 +233,34 @@ async def test_many_jobs_of_one_schedule_are_all_recorded(engine: Engine) -> Non
     await engine.clock.advance(61)
     assert sum([len(await engine.all_runs(job)) for job in jobs[::50]]) == 12
     assert len(engine.scheduler) == 600
+
+
+async def test_what_came_due_before_a_pause_is_recorded_though_the_ledger_was_away(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    real, away = engine.runs.record_due, True
+
+    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
+        if away:
+            raise Unavailable("the disk is full")
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
+    engine.start()
+    await engine.clock.advance(125)
+    engine.scheduler.put(job.evolve(enabled=False))
+    away = False
+    await engine.clock.advance(60)
+    assert await engine.states(job) == ["missed", "missed"]
+    assert "before this instant could start" in ((await engine.all_runs(job))[0].reason or "")
+
+
+async def test_what_came_due_before_a_new_schedule_is_recorded(engine: Engine) -> None:
+    """After a start, before the first pass: the instants that were missed are the old definition's."""
+    job = engine.add("* * * * *")
+    engine.clock.step(timedelta(minutes=3, seconds=5))
+    changed = job.evolve(schedule="*/10 * * * *", revision=2, scheduled_since=engine.clock.now())
+    engine.jobs[job.id] = changed
+    engine.scheduler.put(changed)
+    engine.start()
+    await engine.clock.advance(7 * 60)
+    assert await engine.states(job) == ["missed"] * 3 + ["success"]
