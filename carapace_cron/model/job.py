@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from carapace_cron.model.record import Instant, Record
 
@@ -22,9 +23,26 @@ CatchUp = Literal[
 Notify = Literal["always", "failure", "change", "never"]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
-Line = Annotated[str, StringConstraints(pattern=_PRINTABLE, strip_whitespace=True, min_length=1)]
-Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=50)]
+# Control characters, other line ends, and what turns the direction of a line around for its reader.
+_NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+def _one_line(text: str) -> str:
+    if _NOT_IN_A_LINE.search(text):
+        raise ValueError("expected one line without control characters")
+    return text
+
+
+def _one_tag(text: str) -> str:
+    if not _TAG.fullmatch(text):
+        raise ValueError("expected letters, digits, . _ : or -, a letter or digit first")
+    return text
+
+
+_LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
+Line = Annotated[str, _LINE, AfterValidator(_one_line)]
+Tag = Annotated[str, StringConstraints(max_length=50), AfterValidator(_one_tag)]
 
 DAY_SECONDS = 86_400
 
@@ -89,12 +107,12 @@ class JobPolicy(Record):
 class JobDraft(JobPolicy):
     """What a caller gives to create a job."""
 
-    name: Line = Field(max_length=200)
+    name: Line
     schedule: Annotated[str, Field(max_length=1_000)]
     command: Annotated[str, Field(min_length=1, max_length=4_096)]
-    channel_id: Line = Field(max_length=200)
+    channel_id: Line
     enabled: bool = True
-    idempotency_key: Line | None = Field(None, max_length=200)
+    idempotency_key: Line | None = None
 
 
 class Job(JobPolicy):

@@ -61,7 +61,7 @@ def explain(error: ValidationError, *, where: str = "") -> InvalidValue:
     if first["type"] == "missing":
         return InvalidValue(f"missing required field {field!r}", field=field)
     if first["type"] == "extra_forbidden":
-        return InvalidValue(f"unknown field {_cut(field)!r}", field=_cut(field))
+        return InvalidValue(f"unknown field {_cut(field)!r}: leave it out", field=_cut(field))
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, InvalidValue):
         return InvalidValue(str(cause), field=cause.field or field)
@@ -72,7 +72,8 @@ def expectation(fault: ErrorDetails) -> str:
     """What would do instead of the value that pydantic refused: ``expected at most 20``."""
     known = _EXPECTED.get(fault["type"])
     if known is not None:
-        return known.format(**fault.get("ctx", {}))
+        bounds = {name: _plain(bound) for name, bound in fault.get("ctx", {}).items()}
+        return known.format(**bounds).replace("'", '"')
     reason = fault["msg"].removeprefix("Value error, ")
     reason = f"{reason[:1].lower()}{reason[1:]}"
     return f"expected {reason.removeprefix(_LEAD)}" if reason.startswith(_LEAD) else reason
@@ -88,20 +89,25 @@ _EXPECTED = {  # pydantic's types of errors, in our words
     "dict_type": "expected an object",
     "finite_number": "expected a number",
     "float_type": "expected a number",
-    "greater_than": "expected more than {gt:g}",
-    "greater_than_equal": "expected at least {ge:g}",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
     "int_from_float": "expected a whole number",
     "int_type": "expected a whole number",
-    "less_than_equal": "expected at most {le:g}",
+    "less_than_equal": "expected at most {le}",
     "list_type": "expected a list",
     "literal_error": "expected {expected}",
     "model_type": "expected an object",
     "string_too_long": "expected at most {max_length} characters",
-    "string_too_short": "expected at least {min_length} characters",
+    "string_too_short": "expected a text that is not empty",
     "string_type": "expected a text",
     "too_long": "expected at most {max_length} of them, found {actual_length}",
     "tuple_type": "expected a list",
 }
+
+
+def _plain(bound: Any) -> Any:
+    """Whole numbers without a point: 86400, not 86400.0."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _path(loc: Sequence[int | str], where: str) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Conflict, InvalidValue, NotFound, QuotaExceeded
+from carapace_cron.errors import AddressNotAllowed, Conflict, InvalidValue, NotFound, QuotaExceeded
 from carapace_cron.ids import is_job_id, new_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
@@ -30,7 +30,7 @@ from carapace_cron.schedule import Schedule
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
-from carapace_cron.services.schedules import Schedules, upcoming
+from carapace_cron.services.schedules import Schedules, naming, upcoming
 from carapace_cron.services.views import job_view
 
 MAX_PAGE = 1_000
@@ -112,7 +112,7 @@ class Jobs:
         """Keep a new job. With an `idempotencyKey` that the user gave before: the job of that time."""
         require(actor, "jobs:write")
         user = user_of(actor, user_id)
-        draft, schedule = self._checked(actor, data)
+        draft, schedule = self._checked(actor, _draft(data), data)
         if draft.idempotency_key is None:
             return self._with_instants(await self._create(actor, user, draft), schedule)
         async with self._keyed_creates:
@@ -130,7 +130,7 @@ class Jobs:
             raise InvalidValue("bad updates: expected an object with the fields to change", field="updates")
         if not updates:
             raise InvalidValue("bad updates: expected at least one field to change", field="updates")
-        draft, _ = self._checked(actor, _patched(before, updates), job=before)
+        draft, _ = self._checked(actor, _draft(_patched(before, updates)), updates, job=before)
 
         def change(job: Job) -> Job:
             if if_revision is not None and job.revision != if_revision:
@@ -183,7 +183,7 @@ class Jobs:
     def validate(self, actor: Actor, data: Any) -> dict[str, Any]:
         """Check what `create` would check, keep nothing; in words, and when it would run."""
         require(actor, "jobs:read")
-        draft, schedule = self._checked(actor, data)
+        draft, schedule = self._checked(actor, _draft(data), data)
         return {
             "valid": True,
             "description": schedule.describe(),
@@ -218,23 +218,41 @@ class Jobs:
         )
         return await self._store.create(job)
 
-    def _checked(self, actor: Actor, data: Any, *, job: Job | None = None) -> tuple[JobDraft, Schedule]:
-        """A draft that is sound in every field; raises `Refused`, naming the first that is not."""
-        draft = _draft(data)
-        now = self._clock.now()
-        anchor = now if job is None else job.created_at
-        schedule = self._schedules.check(draft.schedule, draft.timezone, anchor, now)
-        first = schedule.next_after(self._first_after(draft))
-        if first is None:
-            raise InvalidValue("bad startAt: the schedule has no instant after it", field="startAt")
-        if draft.end_at is not None and first > draft.end_at:
-            raise InvalidValue(
-                f"bad endAt {instant_text(draft.end_at)}: no instant of the schedule lies before it",
-                field="endAt",
-            )
-        self._commands.check(draft.command, draft.http)
+    def _checked(
+        self, actor: Actor, draft: JobDraft, said: Mapping[str, Any], *, job: Job | None = None
+    ) -> tuple[JobDraft, Schedule]:
+        """The draft, if each field of it will do; raises `Refused`, naming the first that will not.
+
+        `said`: what the caller wrote, for the name that they have for the schedule.
+        """
+        with naming("schedule" if said.get("cronExpression") is None else "cronExpression"):
+            schedule = self._checked_schedule(draft, job)
+        if job is None or draft.enabled:
+            self._check_window(draft, schedule)
+        try:
+            self._commands.check(draft.command, draft.http)
+        except AddressNotAllowed as error:
+            expected = "expected a public host, or one that the operator allows (URL_ALLOW)"
+            raise AddressNotAllowed(f"{error}: {expected}", field=error.field) from error
         self._channels.check(draft.channel_id, actor.tenant)
         return draft, schedule
+
+    def _checked_schedule(self, draft: JobDraft, job: Job | None) -> Schedule:
+        now = self._clock.now()
+        anchor = now if job is None else job.created_at
+        if job is not None and not draft.enabled:  # what has come to its end can still be renamed
+            return self._schedules.parse(draft.schedule, draft.timezone, anchor)
+        return self._schedules.check(draft.schedule, draft.timezone, anchor, now)
+
+    def _check_window(self, draft: JobDraft, schedule: Schedule) -> None:
+        """Raises `InvalidValue` unless an instant lies between startAt and endAt."""
+        first = schedule.next_after(self._first_after(draft))
+        if first is None and draft.start_at is not None:
+            message = f"bad startAt {instant_text(draft.start_at)}: no instant of the schedule lies after it"
+            raise InvalidValue(message, field="startAt")
+        if draft.end_at is not None and first is not None and first > draft.end_at:
+            message = f"bad endAt {instant_text(draft.end_at)}: no instant of the schedule lies before it"
+            raise InvalidValue(message, field="endAt")
 
     def _first_after(self, draft: JobPolicy) -> datetime:
         """The instant after which the first run of a job falls."""
@@ -291,7 +309,7 @@ def _known(data: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in data.items() if name != "cronExpression"}
     if "cronExpression" in data:
         expression = data["cronExpression"]
-        if known.setdefault("schedule", expression) != expression:
+        if known.setdefault("schedule", expression) != expression and expression is not None:
             message = "schedule and cronExpression are two names of one field and differ: give one of them"
             raise InvalidValue(message, field="cronExpression")
     return known

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,7 +42,10 @@ class Schedules:
         return schedule
 
     def check(self, text: str, zone: str, anchor: datetime, now: datetime) -> Schedule:
-        """A schedule that a job may have: parses, is not too quick, and comes due after `now`."""
+        """A schedule that a job may have: parses, is not too quick, and comes due after `now`.
+
+        Raises `InvalidValue`, as `parse` does.
+        """
         schedule = self.parse(text, zone, anchor)
         period = schedule.shortest_period()
         if period < self._min_interval:
@@ -60,13 +65,23 @@ class Schedules:
         """In words, and the next `count` instants (1–100), with what clock changes do to them."""
         if not 1 <= count <= MAX_PREVIEW:
             raise InvalidValue(f"bad count {count}: expected 1–{MAX_PREVIEW}", field="count")
-        schedule = self.parse(text, zone, now)
+        with naming("schedule"):
+            schedule = self.parse(text, zone, now)
         return {
             "schedule": text,
             "timezone": zone,
             "description": schedule.describe(),
             "nextExecutions": upcoming(schedule, now, count),
         }
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """A fault within a schedule is one of the field that the caller gave it in, here `field`."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise InvalidValue(str(error), field="timezone" if error.field == "timezone" else field) from error
 
 
 def upcoming(schedule: Schedule, after: datetime, count: int) -> list[dict[str, Any]]:
