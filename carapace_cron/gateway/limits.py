@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The defaults close a half-open request within 15 s, whether its headers or its body stay away."""
+    """The defaults close a half-open request within 15 s, even if its headers trickle and its body then stays away."""
 
     body_bytes: int = 256 * 1024
-    body_seconds: float = 10.0  # from the end of the headers to the end of the body
-    linger_seconds: float = 2.0  # reading on after an early answer, so that the client sees it
-    keepalive_seconds: float = 12.0  # silence before, between and within the headers of requests
+    body_seconds: float = 6.0  # from the end of the headers to the end of the body
+    linger_seconds: float = 1.5  # reading on after an early answer, so that the client sees it
+    keepalive_seconds: float = 7.0  # silence before, between and within the headers of requests
     connections: int = 1_000
     connections_per_address: int = 50  # loopback is one machine and has no such limit
     socket_heartbeat_seconds: float = 30.0
