@@ -67,7 +67,9 @@ def run_page(connection: sa.Connection, wanted: RunFilter, limit: int, cursor: s
     query = _RUNS.where(*_conditions(wanted))
     if cursor is not None:
         at, sequence = _decode(cursor)
-        query = query.where(sa.tuple_(runs.c.scheduled_for, runs.c.sequence) < sa.tuple_(at, sequence))
+        # A tuple's values do not take their types from the columns they are compared with.
+        last = sa.tuple_(sa.literal(at, runs.c.scheduled_for.type), sequence)
+        query = query.where(sa.tuple_(runs.c.scheduled_for, runs.c.sequence) < last)
     newest_first = query.order_by(runs.c.scheduled_for.desc(), runs.c.sequence.desc())
     rows = connection.execute(newest_first.limit(limit + 1)).all()
     more = len(rows) > limit
