@@ -62,6 +62,7 @@ class _Member:
     revision: int
     group: _Group
     mark: int  # each instant up to it has its record
+    closed_until: int  # no instant up to it counts: the job's startAt, which may change
     end_at: int | None
     jitter_seconds: float
     overlap: Overlap
@@ -70,11 +71,16 @@ class _Member:
     max_runs: int | None
     runs_created: int
 
+    @property
+    def since(self) -> int:
+        """The instants after it are those that may come due."""
+        return max(self.mark, self.closed_until)
+
     def next_after(self, at: int) -> int | None:
-        """The job's next instant after both `at` and its mark; None = it has no more."""
+        """The job's next instant after both `at` and `since`; None = it has no more."""
         if self.max_runs is not None and self.runs_created >= self.max_runs:
             return None
-        next_at = self.group.schedule.next_after_timestamp(max(at, self.mark))
+        next_at = self.group.schedule.next_after_timestamp(max(at, self.since))
         return None if next_at is None or (self.end_at is not None and next_at > self.end_at) else next_at
 
 
@@ -145,8 +151,8 @@ class Scheduler:
             self._settle(old, self._now())
             return
         member = self._member(job, known)
-        self._settle(old, member.mark)
-        next_at = member.next_after(member.mark)
+        self._settle(old, member.since)
+        next_at = member.next_after(member.since)
         if next_at is None:
             self._on_finished(job.id, _why_finished(member))
             return
@@ -226,7 +232,7 @@ class Scheduler:
             following = group.schedule.next_after_timestamp(at)
             simple = now - at <= ON_TIME_SECONDS and (following is None or following > now)
             for member in group.members.values():
-                if member.mark < at and member.job_id not in self._behind:
+                if member.since < at and member.job_id not in self._behind:
                     if simple:
                         self._due.append((member, at))
                     else:
@@ -301,16 +307,14 @@ class Scheduler:
 
     def _member(self, job: Job, known: _Known) -> _Member:
         schedule = self._schedule_of(job)
-        marks = [known.mark, int(job.scheduled_since.timestamp())]
-        if job.start_at is not None:
-            marks.append(_ceil(job.start_at) - 1)
         return _Member(
             job_id=job.id,
             tenant=job.tenant,
             user_id=job.user_id,
             revision=job.revision,
             group=self._groups.get(schedule) or _Group(schedule),
-            mark=max(marks),
+            mark=max(known.mark, int(job.scheduled_since.timestamp())),
+            closed_until=0 if job.start_at is None else _ceil(job.start_at) - 1,
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
@@ -378,7 +382,7 @@ def _catch_up(member: _Member, now: int) -> list[Occurrence]:
     """The fate of all instants of a job between its mark and now, within its bounds."""
     due = occurrences(
         member.group.schedule,
-        after=member.mark,
+        after=member.since,
         now=now if member.end_at is None else min(now, member.end_at),
         catch_up=member.catch_up,
         window_seconds=member.window_seconds,

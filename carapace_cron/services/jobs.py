@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -39,7 +40,7 @@ MAX_REASON = 500
 
 _DEFINITION = JobDraft.model_fields
 _WIRE_NAMES = {str(field.alias) for field in _DEFINITION.values()} | {"cronExpression"}
-_SCHEDULING = ("schedule", "timezone", "enabled")  # a change of one begins a new count of instants
+_SCHEDULING = ("schedule", "timezone", "start_at", "enabled")  # a change of one counts instants anew
 
 
 class CommandRules(Protocol):
@@ -88,6 +89,7 @@ class Jobs:
         self._next_at = next_at
         self._max_jobs = max_jobs_per_tenant
         self._keyed_creates = asyncio.Lock()
+        self._creating: Counter[str] = Counter()  # by tenant
 
     def list(
         self, actor: Actor, user_id: str | None = None, *, limit: int = MAX_PAGE, cursor: str | None = None
@@ -147,8 +149,8 @@ class Jobs:
         """No instant after this comes due; what runs goes on. Pausing a paused job changes nothing."""
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
+        why = _line(reason, "reason") or f"paused by {actor.user}"
         if job.enabled:
-            why = _line(reason, "reason") or f"paused by {actor.user}"
             job = await self._store.update(job.id, lambda job: self._switched(job, enabled=False, why=why))
         return self._view(job)
 
@@ -187,7 +189,7 @@ class Jobs:
         return {
             "valid": True,
             "description": schedule.describe(),
-            "nextExecutions": upcoming(schedule, self._first_after(draft), SHOWN_INSTANTS),
+            "nextExecutions": self._due(draft, schedule),
         }
 
     def preview(self, actor: Actor, text: str, zone: str, count: int) -> dict[str, Any]:
@@ -202,11 +204,19 @@ class Jobs:
         return job
 
     async def _create(self, actor: Actor, user: str, draft: JobDraft) -> Job:
-        if self._store.count(actor.tenant) >= self._max_jobs:
-            most = self._max_jobs
+        """Those that are being made count too: many at once must not slip through together."""
+        most = self._max_jobs
+        if self._store.count(actor.tenant) + self._creating[actor.tenant] >= most:
             raise QuotaExceeded(f"the tenant has {most} jobs, the most it may have: delete some first")
+        self._creating[actor.tenant] += 1
+        try:
+            return await self._store.create(self._new(actor, user, draft))
+        finally:
+            self._creating[actor.tenant] -= 1
+
+    def _new(self, actor: Actor, user: str, draft: JobDraft) -> Job:
         now = self._clock.now()
-        job = Job(
+        return Job(
             **_definition(draft),
             id=new_job_id(now),
             tenant=actor.tenant,
@@ -216,7 +226,6 @@ class Jobs:
             updated_at=now,
             scheduled_since=now,
         )
-        return await self._store.create(job)
 
     def _checked(
         self, actor: Actor, draft: JobDraft, said: Mapping[str, Any], *, job: Job | None = None
@@ -279,10 +288,15 @@ class Jobs:
 
     def _with_instants(self, job: Job, schedule: Schedule) -> dict[str, Any]:
         """The view, and what the schedule means: in words, and its next instants."""
-        due = upcoming(schedule, self._first_after(job), SHOWN_INSTANTS) if job.enabled else []
-        if job.end_at is not None:
-            due = [one for one in due if one["at"] <= instant_text(job.end_at)]
+        due = self._due(job, schedule) if job.enabled else []
         return {**self._view(job), "scheduleDescription": schedule.describe(), "nextExecutions": due}
+
+    def _due(self, job: JobPolicy, schedule: Schedule) -> Sequence[dict[str, Any]]:
+        """The next instants, within the job's own window."""
+        due = upcoming(schedule, self._first_after(job), SHOWN_INSTANTS)
+        if job.end_at is None:
+            return due
+        return [one for one in due if datetime.fromisoformat(one["at"]) <= job.end_at]
 
 
 def _draft(data: Any) -> JobDraft:
