@@ -11,7 +11,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from support.checker import (
     JobMade,
     count_in_ledger,
     judge,
+    once_at,
     read_ledger,
     unlike_the_answers,
 )
-from support.gateway_process import GatewayProcess, until, watched
+from support.gateway_process import Ears, GatewayProcess, until, watched
 from support.outside import Outside, outside
-from support.workload import ADMIN_TOKEN, SIGNING_SECRET, create, every_kind, settings_for
+from support.s3_servers import aws_environment, seaweedfs
+from support.workload import ADMIN_TOKEN, SIGNING_SECRET, Kind, create, create_one, every_kind, settings_for
 
 KILLS = 6
 DRAIN_SECONDS = 30.0
@@ -74,6 +77,130 @@ async def test_it_keeps_its_promises_through_six_kills_at_random_moments(
         assert unlike_the_answers(answers, seen) == []
         assert_program_ran_once_an_attempt(jobs["program"], seen, tally)
         assert_enough_happened(jobs, seen, lives=KILLS + 1)
+
+
+async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
+    tmp_path: Path, world: Outside, client: aiohttp.ClientSession
+) -> None:
+    tally = tmp_path / "tally.txt"
+    with seaweedfs(tmp_path) as endpoint:
+        bucket = {"JOB_STORE": "s3://acceptance/house", "S3_ENDPOINT_URL": endpoint}
+        gateway, other = (
+            GatewayProcess(
+                tmp_path / name, client, name=name, token=ADMIN_TOKEN, environment=aws_environment(),
+                settings={**settings_for(tmp_path / name, world), **bucket},
+            )
+            for name in ("first", "other")
+        )
+        async with watched(gateway, other), hearing() as ears:
+            await gateway.start()
+            assert set(gateway.statuses[:-1]) <= {None, 503}
+            await ears.connect(gateway)
+            jobs = await create(gateway, every_kind(world, tally))
+            await assert_refused(other, "would run each job twice")
+            await asyncio.sleep(4)
+
+            await gateway.terminate()
+            await asyncio.sleep(1)
+            await gateway.start()
+            await ears.connect(gateway)
+            await asyncio.sleep(4)
+
+            while_dead = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+            kind = Kind(
+                f"at {while_dead:%Y-%m-%dT%H:%M:%SZ}", once_at(while_dead), f"{world.url}/quick", path="/quick"
+            )
+            jobs["while dead"] = await create_one(gateway, "while dead", kind)
+            await gateway.kill()
+            await asyncio.sleep((while_dead - datetime.now(UTC)).total_seconds() + 1)
+            await gateway.start()
+            await ears.connect(gateway)
+            await asyncio.sleep(4)
+
+            await gateway.kill()
+            await gateway.start()
+            await ears.connect(gateway)
+            await asyncio.sleep(4)
+
+            horizon = await finish(gateway, jobs)
+            answers = await all_runs(gateway)
+            kept = (await gateway.ask("carapace.gateway.messages", limit=200))["items"]
+            left = await gateway.call("carapace.cron.list")
+            await gateway.terminate()
+
+            seen = evidence(gateway, world)
+            assert judge(list(jobs.values()), seen, horizon) == []
+            assert unlike_the_answers(answers, seen) == []
+            assert_program_ran_once_an_attempt(jobs["program"], seen, tally)
+            assert_enough_happened(jobs, seen, lives=4)
+            assert [run["status"] for run in seen.runs if run["job_id"] == jobs["while dead"].id] == ["success"]
+            assert_heard(ears, kept, jobs["echo"], seen)
+            await assert_a_new_data_directory_adopts_the_bucket(other, left, jobs["echo"])
+
+
+async def test_a_second_gateway_in_the_same_data_directory_is_refused(
+    tmp_path: Path, world: Outside, client: aiohttp.ClientSession
+) -> None:
+    settings = settings_for(tmp_path, world)
+    first, second = (
+        GatewayProcess(tmp_path, client, name=name, token=ADMIN_TOKEN, settings=settings)
+        for name in ("first", "second")
+    )
+    async with watched(first, second):
+        await first.start()
+        await assert_refused(second, "is in use by another gateway")
+        assert await first.health() == 200
+        await first.terminate()
+        await second.start()
+
+
+async def assert_refused(gateway: GatewayProcess, words: str) -> None:
+    """It ends with status 1, and its last line is a sentence that says why and what would do."""
+    status, printed = await gateway.run_to_its_end()
+    assert status == 1
+    assert words in printed.splitlines()[-1]
+
+
+async def assert_a_new_data_directory_adopts_the_bucket(
+    gateway: GatewayProcess, left: list[dict[str, Any]], echo: JobMade
+) -> None:
+    """The jobs are there with all that was asked of them, and run again."""
+    gateway.configure(ADOPT_BUCKET="1")
+    await gateway.start()
+    found = await gateway.call("carapace.cron.list")
+    assert [one["id"] for one in found] == [one["id"] for one in left]
+    for name in ("name", "cronExpression", "command", "channelId", "enabled", "retry", "revision"):
+        assert [one[name] for one in found] == [one[name] for one in left]
+    await gateway.call("carapace.cron.resume", jobId=echo.id)
+
+    async def has_run() -> bool:
+        return bool((await gateway.call("carapace.cron.runs", jobId=echo.id, status="success"))["items"])
+
+    await until(has_run, "the adopted job runs", 5)
+    await gateway.terminate()
+
+
+@asynccontextmanager
+async def hearing() -> AsyncIterator[Ears]:
+    ears = Ears()
+    try:
+        yield ears
+    finally:
+        await ears.close()
+
+
+def assert_heard(ears: Ears, kept: list[dict[str, Any]], echo: JobMade, seen: Evidence) -> None:
+    """The gateway's own channel holds each result once; what it pushed is in it; events tell the truth."""
+    status = {run["id"]: run["status"] for run in seen.runs}
+    ended = [run["id"] for run in seen.runs if run["job_id"] == echo.id and run["status"] == "success"]
+    assert sorted(one["data"]["runId"] for one in kept) == sorted(ended)
+    pushed = ears.params_of("carapace.gateway.message")
+    assert [one["sequence"] for one in pushed] == sorted({one["sequence"] for one in pushed})
+    assert {one["idempotencyKey"] for one in pushed} <= {one["idempotencyKey"] for one in kept}
+    events = ears.params_of("carapace.cron.event")
+    assert [one for one in events if status[one["runId"]] != one["status"]] == []
+    assert len({one["runId"] for one in events}) == len(events)
+    assert len(pushed) >= 10 and len(events) >= 50
 
 
 async def finish(gateway: GatewayProcess, jobs: Mapping[str, JobMade]) -> datetime:

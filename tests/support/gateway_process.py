@@ -68,13 +68,25 @@ class GatewayProcess:
     def data_dir(self) -> Path:
         return Path(self._environment["CARAPACE_CRON_DATA_DIR"])
 
+    def configure(self, **settings: str) -> None:
+        """Settings for the lives to come."""
+        self._environment |= {f"CARAPACE_CRON_{name}": value for name, value in settings.items()}
+
     async def start(self) -> None:
         """Until it is ready. An `AssertionError` with its log when it does not get there."""
-        await self.spawn()
-        await self.until_health(200)
+        await self._spawn()
+        self.url = await until(self._told_address, f"{self._name} tells its address", READY_SECONDS)
+        await until(self._is_ready, f"/healthz of {self._name} answers 200", READY_SECONDS)
 
-    async def spawn(self) -> None:
-        """Start the process and wait until it has told its address."""
+    async def run_to_its_end(self) -> tuple[int, str]:
+        """Start the process, which is to end by itself: its exit status, and what it printed."""
+        process = await self._spawn()
+        async with asyncio.timeout(READY_SECONDS):
+            status = await process.wait()
+        self._process = None
+        return status, self.log.read_text()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
         assert self._process is None, "it runs already"
         self.lives += 1
         self.statuses = []
@@ -88,14 +100,7 @@ class GatewayProcess:
                 cwd=self.folder,
                 env=self._environment,
             )
-        self.url = await until(self._told_address, f"{self._name} tells its address", READY_SECONDS)
-
-    async def until_health(self, status: int) -> None:
-        async def seen() -> bool:
-            self.statuses.append(await self.health())
-            return self.statuses[-1] == status
-
-        await until(seen, f"/healthz of {self._name} answers {status}", READY_SECONDS)
+        return self._process
 
     async def health(self) -> int | None:
         """The status of /healthz; None when nobody listens."""
@@ -104,10 +109,6 @@ class GatewayProcess:
                 return answer.status
         except aiohttp.ClientError:
             return None
-
-    async def health_reason(self) -> str:
-        async with self._client.get(f"{self.url}/healthz") as answer:
-            return str((await answer.json()).get("reason", ""))
 
     async def terminate(self) -> None:
         """SIGTERM, and wait for a clean end."""
@@ -163,6 +164,10 @@ class GatewayProcess:
     def _running(self) -> asyncio.subprocess.Process:
         assert self._process is not None and self._process.returncode is None, "it does not run any more"
         return self._process
+
+    async def _is_ready(self) -> bool:
+        self.statuses.append(await self.health())
+        return self.statuses[-1] == 200
 
     async def _told_address(self) -> str | None:
         assert self._process is not None
