@@ -173,7 +173,8 @@ async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
 
 
 def draft(schedule: str) -> dict[str, Any]:
-    return {"name": "bench", "schedule": schedule, "command": "noop", "channelId": "gateway", "notify": "never"}
+    job = {"name": "bench", "command": "noop", "channelId": "gateway", "notify": "never"}
+    return {**job, "schedule": schedule}
 
 
 def lateness(began: list[float]) -> dict[str, float]:
@@ -253,7 +254,7 @@ async def measure_apscheduler(jobs: int, folder: Path, *, durable: bool) -> dict
 
     def make() -> AsyncIOScheduler:
         store = SQLAlchemyJobStore(f"sqlite:///{folder}/peer.sqlite") if durable else MemoryJobStore()
-        return AsyncIOScheduler({"default": store}, timezone=UTC)
+        return AsyncIOScheduler(jobstores={"default": store}, timezone=UTC)
 
     def quiet(number: int) -> CronTrigger:
         return CronTrigger(minute=number % 60, hour=number % 4, day=29, month=2, timezone=UTC)
@@ -346,7 +347,9 @@ def run_child(who: str, jobs: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, help="one size instead of 1,000, 10,000 and 100,000")
     parser.add_argument("--only", choices=WHO, help="one of the three instead of all")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
