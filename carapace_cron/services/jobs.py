@@ -159,7 +159,9 @@ class Jobs:
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
         schedule = self._schedules.check(job.schedule, job.timezone, job.created_at, self._clock.now())
+        self._check_window(job, schedule)
         if not job.enabled:
+            await self._check_runs_left(job)
             job = await self._store.update(job.id, lambda job: self._switched(job, enabled=True, why=None))
         return self._with_instants(job, schedule)
 
@@ -253,7 +255,13 @@ class Jobs:
             return self._schedules.parse(draft.schedule, draft.timezone, anchor)
         return self._schedules.check(draft.schedule, draft.timezone, anchor, now)
 
-    def _check_window(self, draft: JobDraft, schedule: Schedule) -> None:
+    async def _check_runs_left(self, job: Job) -> None:
+        progress = (await self._runs.progress_of([job.id])).get(job.id)
+        if progress is not None and job.max_runs is not None and progress.runs_created >= job.max_runs:
+            message = f"the job has had {progress.runs_created} runs and its maxRuns is {job.max_runs}"
+            raise Conflict(f"{message}: raise maxRuns by an update first", field="maxRuns")
+
+    def _check_window(self, draft: JobPolicy, schedule: Schedule) -> None:
         """Raises `InvalidValue` unless an instant lies between startAt and endAt."""
         first = schedule.next_after(self._first_after(draft))
         if first is None and draft.start_at is not None:
@@ -288,7 +296,7 @@ class Jobs:
 
     def _with_instants(self, job: Job, schedule: Schedule) -> dict[str, Any]:
         """The view, and what the schedule means: in words, and its next instants."""
-        due = self._due(job, schedule) if job.enabled else []
+        due = [] if self._next_at(job.id) is None else self._due(job, schedule)
         return {**self._view(job), "scheduleDescription": schedule.describe(), "nextExecutions": due}
 
     def _due(self, job: JobPolicy, schedule: Schedule) -> Sequence[dict[str, Any]]:

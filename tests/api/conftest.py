@@ -154,6 +154,7 @@ class Api:
         for _ in range(POLLS):
             for run in await self.runs(who=who):
                 if run["id"] == run_id and run["status"] in states:
+                    await self.clock.advance(0)  # the loops hear of what the ledger holds a moment later
                     return run
         raise AssertionError(f"run {run_id} never came to {states}: {await self.runs(who=who)}")
 
@@ -165,30 +166,40 @@ class Api:
         raise AssertionError("it never happened")
 
 
-OpenApi = Callable[..., Awaitable[Api]]
+class OpenApi:
+    """``await open_api(max_concurrent_runs=1, …)``: a gateway with these settings of the extension.
+
+    Opened again, the one before is stopped first: a restart on the same files.
+    """
+
+    def __init__(self, data_dir: Path, client: aiohttp.ClientSession) -> None:
+        self._data_dir = data_dir
+        self._client = client
+        self._clock = ManualClock(NOON)
+        self._stack = AsyncExitStack()
+
+    async def __call__(self, **settings: Any) -> Api:
+        await self.stop()
+        agents = Agents()
+        cron = SettledCron(self._clock, {"shutdown_grace_seconds": 0, **settings})
+        self._clock.busy.append(cron.busy)
+        plugins = {"agents": agents, "carapace-cron": cron}
+        opened = running_gateway(self._data_dir, self._client, plugins=plugins, clock=self._clock)
+        house = await self._stack.enter_async_context(opened)
+        house.people.known = dict(PEOPLE)
+        return Api(house, cron, self._clock, agents)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+        self._clock.busy.clear()
 
 
 @pytest.fixture
 async def open_api(tmp_path: Path) -> AsyncIterator[OpenApi]:
-    """``await open_api(max_concurrent_runs=1, …)``: with these settings of the extension.
-
-    Opened again, the one before is stopped first: a restart on the same files.
-    """
-    clock = ManualClock(NOON)
-    async with aiohttp.ClientSession() as client, AsyncExitStack() as stack:
-
-        async def start(**settings: Any) -> Api:
-            await stack.aclose()
-            agents = Agents()
-            cron = SettledCron(clock, {"shutdown_grace_seconds": 0, **settings})
-            clock.busy[:] = [cron.busy]
-            plugins = {"agents": agents, "carapace-cron": cron}
-            opened = running_gateway(tmp_path / "data", client, plugins=plugins, clock=clock)
-            house = await stack.enter_async_context(opened)
-            house.people.known = dict(PEOPLE)
-            return Api(house, cron, clock, agents)
-
-        yield start
+    async with aiohttp.ClientSession() as client:
+        opener = OpenApi(tmp_path / "data", client)
+        yield opener
+        await opener.stop()
 
 
 @pytest.fixture
