@@ -22,9 +22,12 @@ from typing import Protocol
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Unavailable
-from carapace_cron.ids import stable_fraction
+from carapace_cron.ids import run_id, stable_fraction
 from carapace_cron.ledger.planning import JobPlan, Planned, PlannedInstant
 from carapace_cron.model.job import CatchUp, Job, Overlap
+from carapace_cron.model.notice import Notice
+from carapace_cron.model.record import instant_text
+from carapace_cron.model.run import run_key
 from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occurrences
 
 log = logging.getLogger(__name__)
@@ -282,6 +285,7 @@ class Scheduler:
     def _plan(
         self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes
     ) -> JobPlan:
+        missed = [one for one in instants if one.verdict == "missed"]
         return JobPlan(
             job_id=member.job_id,
             tenant=member.tenant,
@@ -291,6 +295,7 @@ class Scheduler:
             overlap=member.overlap,
             accounted_until=_instant(instants[-1].at),
             instants=tuple(self._planned(member, one, now) for one in instants),
+            notice=_notice_of_misses(missed, definition, now) if missed and definition else None,
         )
 
     def _planned(self, member: _Member, one: Occurrence, now: datetime) -> PlannedInstant:
@@ -376,6 +381,31 @@ class Scheduler:
 
 
 _CHANGED = "the job was paused, changed or deleted before this instant could start"
+
+
+def _notice_of_misses(missed: Sequence[Occurrence], definition: bytes, now: datetime) -> Notice | None:
+    """What the owner hears of instants that were missed: one notice for all of them; None = nothing."""
+    job = Job.model_validate_json(definition)
+    if job.notify == "never":
+        return None
+    first, last = _instant(missed[0].at), _instant(missed[-1].at)
+    span = instant_text(last) if len(missed) == 1 else f"{instant_text(first)} to {instant_text(last)}"
+    run = run_id(run_key(job.id, last))
+    return Notice(
+        id=f"{run}.missed",
+        tenant=job.tenant,
+        user_id=job.user_id,
+        channel_id=job.channel_id,
+        event="run.missed",
+        job_id=job.id,
+        job_name=job.name,
+        run_id=run,
+        status="missed",
+        success=False,
+        scheduled_for=last,
+        finished_at=now,
+        error=f"{len(missed)} missed ({span}): {missed[-1].reason}",
+    )
 
 
 def _catch_up(member: _Member, now: int) -> list[Occurrence]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The defaults close a half-open request within 15 s, even if its headers trickle and its body then stays away."""
+    """The defaults close a half-open request within 15 s, even if its headers trickle before its body
+    stays away."""
 
     body_bytes: int = 256 * 1024
     body_seconds: float = 6.0  # from the end of the headers to the end of the body

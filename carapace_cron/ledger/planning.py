@@ -5,6 +5,7 @@ Plain functions on a connection, inside the writer's transaction; `ledger/runs.p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,10 +17,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from carapace_cron.errors import Conflict
 from carapace_cron.ids import run_id
+from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.history import one_run
 from carapace_cron.ledger.tables import definitions, progress, runs
 from carapace_cron.model.job import Overlap
+from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Run, Trigger, run_key
 
@@ -43,7 +46,8 @@ class PlannedInstant:
 @dataclass(frozen=True, slots=True)
 class JobPlan:
     """All that is due of one job, oldest first. After it is recorded, each instant of the job up to
-    `accounted_until` has its record. `definition` is needed only if one of them is to run."""
+    `accounted_until` has its record. `definition` is needed only if one of them is to run; `notice` is what
+    is said, once, if one of them was missed."""
 
     job_id: str
     tenant: str
@@ -53,15 +57,17 @@ class JobPlan:
     overlap: Overlap
     accounted_until: datetime
     instants: tuple[PlannedInstant, ...]
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What was recorded of one plan: how many runs may start, and how many were skipped."""
+    """What was recorded of one plan: how many runs may start, were skipped, were missed."""
 
     job_id: str
     runs: int
     skipped: int
+    missed: int
 
 
 @dataclass(slots=True)
@@ -96,6 +102,9 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
+    for plan, answer in zip(plans, answers, strict=True):
+        if plan.notice is not None and answer.missed:
+            insert_delivery(connection, plan.notice, now)
     _advance(connection, plans, answers)
     return answers
 
@@ -107,7 +116,7 @@ def _runs(plan: JobPlan) -> bool:
 def _plan_one(
     plan: JobPlan, way: _InTheWay, known: set[tuple[str, datetime]], rows: _Rows, now: datetime
 ) -> Planned:
-    started = skipped = 0
+    counts = Counter[str]()
     for instant in plan.instants:
         if (plan.job_id, instant.scheduled_for) in known:
             continue
@@ -116,10 +125,9 @@ def _plan_one(
             row |= {"status": "missed", "reason": instant.reason, "finished_at": now}
         else:
             row |= _make_way(plan, instant, way, rows, now)
-        started += row["status"] == "queued"
-        skipped += row["status"] == "skipped"
+        counts[row["status"]] += 1
         rows.inserts.append(row)
-    return Planned(plan.job_id, started, skipped)
+    return Planned(plan.job_id, counts["queued"], counts["skipped"], counts["missed"])
 
 
 def _make_way(
@@ -172,7 +180,7 @@ def record_manual(connection: sa.Connection, plan: JobPlan, key: str, now: datet
     row |= {"id": run_id(key), "available_at": None if way.alive else now}
     connection.execute(sa.insert(runs), [row])
     set_next_free(connection, [plan.job_id] if way.alive else [], now)
-    _advance(connection, [plan], [Planned(plan.job_id, 0, 0)])
+    _advance(connection, [plan], [Planned(plan.job_id, 0, 0, 0)])
     made = one_run(connection, run_id(key))
     assert made is not None
     return made

@@ -33,6 +33,8 @@ class Runs:
         """One record for each instant of `plans`, all in one transaction; see `planning`."""
         answers = await self._database.write(lambda c: planning.record_plans(c, plans, now))
         self.changed.set()
+        if any(answer.missed for answer in answers):
+            self.ended.set()
         return answers
 
     async def start_now(self, plan: JobPlan, idempotency_key: str, now: datetime) -> Run:

@@ -1,4 +1,4 @@
-"""What is said to a channel about a run, and the record that it was said."""
+"""What is said to a channel about a run, or about runs that were missed, and the record that it was said."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ DeliveryState = Literal[
 
 
 class Notice(Record):
-    """One message about the end of a run. Its texts are data: a channel escapes them for its service.
+    """One message about the end of a run, or about instants that were missed.
+
+    Its texts are data: a channel escapes them for its service.
 
     `id` is the idempotency key: the same notice sent twice carries the same id.
     """
@@ -23,7 +25,7 @@ class Notice(Record):
     tenant: str
     user_id: str
     channel_id: str
-    event: Literal["run.completed", "run.skipped", "run.missed"] = "run.completed"
+    event: Literal["run.completed", "run.missed"] = "run.completed"
     job_id: str
     job_name: str
     run_id: str
@@ -46,6 +48,8 @@ class Notice(Record):
         if self.success:
             body = f"Cron job {self.job_id} executed successfully in {self.duration_ms}ms."
             return f"{body}\n\nOutput:\n{self.output}" if self.output else body
+        if self.event == "run.missed":
+            return f"Cron job {self.job_id} did not run.\n\n{self.error}"
         body = f"Cron job {self.job_id} failed after {self.duration_ms}ms."
         return f"{body}\n\nError:\n{self.error}" if self.error else body
 

@@ -22,7 +22,8 @@ TABLE: list[tuple[int, CatchUp, int, str]] = [
     (75, "all", 3600, "c"),
     (75, "latest", 0, "m"),
     (300, "latest", 3600, "mmmmr"),
-    (300, "all", 3600, "ccccr"),
+    (60, "all", 3600, "r"),
+    (300, "all", 3600, "ccccc"),
     (300, "none", 3600, "mmmmr"),
     (330, "latest", 3600, "mmmmc"),
     (330, "all", 100, "mmmcc"),
@@ -58,3 +59,9 @@ def test_a_very_long_gap_is_recorded_in_bounded_work_and_leaves_no_hole() -> Non
     assert due[0].at == 60 and due[-1].at == year
     assert [one.at for one in due[1:]] == list(range(year - 60 * (LISTED_MISSES - 1), year + 1, 60))
     assert "1970-12-31T07:21:00Z" in (due[0].reason or "")
+
+
+def test_catch_up_all_runs_what_fell_into_a_gap_of_seconds() -> None:
+    """They come due together within the time that counts as on time, and must not skip each other."""
+    due = occurrences(parse("* * * * * *", "UTC"), after=0, now=5, catch_up="all", window_seconds=3600)
+    assert [(one.at, one.trigger) for one in due] == [(at, "catchUp") for at in range(1, 6)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from carapace_cron.errors import Unavailable
+from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import JobPlan, Planned
 
 from .conftest import START, Engine, minutes
@@ -138,6 +139,19 @@ async def test_catch_up_all_runs_each_missed_instant_one_after_another(engine: E
     await engine.clock.advance(5)
     assert await engine.states(job) == ["success"] * 4
     assert engine.runner.most_working == 1
+
+
+async def test_the_owner_hears_once_of_all_that_an_outage_cost(engine: Engine) -> None:
+    job = engine.add("* * * * *")
+    quiet = engine.add("* * * * *", notify="never")
+    engine.start(executor=False)
+    engine.clock.step(timedelta(minutes=5))
+    await engine.clock.advance(1)
+    waiting = await Deliveries(engine.database).page(tenant=None)
+    (notice,) = [delivery.notice for delivery in waiting]
+    assert (notice.job_id, notice.event, notice.success) == (job.id, "run.missed", False)
+    assert (notice.error or "").startswith("4 missed (2026-11-21T09:01:00Z to 2026-11-21T09:04:00Z)")
+    assert (await engine.states(quiet))[:4] == ["missed"] * 4
 
 
 async def test_late_runs_are_spread(engine: Engine) -> None:
