@@ -108,7 +108,10 @@ async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
 
             while_dead = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
             kind = Kind(
-                f"at {while_dead:%Y-%m-%dT%H:%M:%SZ}", once_at(while_dead), f"{world.url}/quick", path="/quick"
+                f"at {while_dead:%Y-%m-%dT%H:%M:%SZ}",
+                once_at(while_dead),
+                f"{world.url}/quick",
+                path="/quick",
             )
             jobs["while dead"] = await create_one(gateway, "while dead", kind)
             await gateway.kill()
@@ -133,7 +136,7 @@ async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
             assert unlike_the_answers(answers, seen) == []
             assert_program_ran_once_an_attempt(jobs["program"], seen, tally)
             assert_enough_happened(jobs, seen, lives=4)
-            assert [run["status"] for run in seen.runs if run["job_id"] == jobs["while dead"].id] == ["success"]
+            assert statuses_of(jobs["while dead"], seen) == {"success": 1}
             assert_heard(ears, kept, jobs["echo"], seen)
             await assert_a_new_data_directory_adopts_the_bucket(other, left, jobs["echo"])
 
@@ -262,13 +265,14 @@ def assert_program_ran_once_an_attempt(job: JobMade, seen: Evidence, tally: Path
     assert states["success"] <= starts <= states.total()
 
 
+def statuses_of(job: JobMade, seen: Evidence) -> Counter[str]:
+    return Counter(run["status"] for run in seen.runs if run["job_id"] == job.id)
+
+
 def assert_enough_happened(jobs: Mapping[str, JobMade], seen: Evidence, *, lives: int) -> None:
     """None of the above means anything of a gateway that did nothing."""
     statuses = Counter(run["status"] for run in seen.runs)
-    of_job = {
-        name: Counter(run["status"] for run in seen.runs if run["job_id"] == job.id)
-        for name, job in jobs.items()
-    }
+    of_job = {name: statuses_of(job, seen) for name, job in jobs.items()}
     print(statuses, of_job, Counter(one["state"] for one in seen.attempts))
     for name in ("get", "post", "agent", "echo", "program", "flaky", "slow", "silent"):
         assert of_job[name]["success"] >= 3, name
