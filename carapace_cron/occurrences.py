@@ -83,13 +83,16 @@ def _judge(instants: list[int], now: int, catch_up: CatchUp, window_seconds: flo
     window = max(window_seconds, ON_TIME_SECONDS) if catch_up != "none" else ON_TIME_SECONDS
     cap = CATCH_UP_CAP if catch_up == "all" else 1
     first_to_run = instants[-min(cap, len(instants))]
+    # However short the gap was: as ordinary starts they would skip each other as overlaps.
+    one_by_one = cap > 1 and len(instants) > 1
 
     def fate(at: int) -> Occurrence:
         if now - at > window:
             return Occurrence(at, "missed", reason=_too_late(now - at, catch_up, window_seconds))
         if at < first_to_run:
             return Occurrence(at, "missed", reason=_superseded(newest, catch_up))
-        return Occurrence(at, "run", "schedule" if now - at <= ON_TIME_SECONDS else "catchUp")
+        is_late = one_by_one or now - at > ON_TIME_SECONDS
+        return Occurrence(at, "run", "catchUp" if is_late else "schedule")
 
     return [fate(at) for at in instants]
 
