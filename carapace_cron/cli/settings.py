@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from carapace_cron.channels.settings import SECRET_PREFIX
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.settings import GatewaySettings
 from carapace_cron.plugin import PLUGIN_ID
@@ -81,7 +82,7 @@ def unknown_variables() -> list[str]:
     sentences = []
     for name in sorted(os.environ):
         short = name.removeprefix(PREFIX)
-        if name.startswith(PREFIX) and short not in known:
+        if name.startswith(PREFIX) and short not in known and not name.startswith(SECRET_PREFIX):
             near = difflib.get_close_matches(short, known, n=1)
             meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             sentences.append(f"{name} is not a setting{meant}")
