@@ -69,7 +69,8 @@ class RunHistory:
         run = await self._find(actor, run_id)
         status = await self._runs.cancel(run.id, f"cancelled by {actor.user}", self._clock.now())
         if status not in ("cancelled", "running"):
-            raise Conflict(f"run {run.id} has ended already: {status}", field="runId")
+            message = f"run {run.id} has ended already, as {status}: nothing is left to cancel"
+            raise Conflict(message, field="runId")
         return run_view(await self._find(actor, run_id))
 
     async def get(self, actor: Actor, run_id: str) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class TestCancelling:
         refusal = await api.refusal("cancel", [run["id"]])
         assert refusal == {
             "success": False,
-            "error": f"run {run['id']} has ended already: success",
+            "error": f"run {run['id']} has ended already, as success: nothing is left to cancel",
             "code": "conflict",
             "field": "runId",
         }
