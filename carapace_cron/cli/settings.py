@@ -19,6 +19,7 @@ from pydantic_settings import (
 from carapace_cron.channels.settings import SECRET_PREFIX
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.settings import GatewaySettings
+from carapace_cron.model.record import expectation
 from carapace_cron.plugin import PLUGIN_ID
 from carapace_cron.settings import CronSettings
 
@@ -95,8 +96,7 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
         return f"unknown setting {name}" + (f": did you mean {near[0]}?" if near else "")
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"bad setting {name} ({PREFIX}{name.upper()}): {reason[:1].lower()}{reason[1:]}"
+    return f"bad setting {name} ({PREFIX}{str(first['loc'][0]).upper()}): {expectation(first)}"
 
 
 def _plain(value: Any) -> Any:

@@ -194,7 +194,7 @@ class _Log:
 
     def open(self) -> list[Any]:
         """All values that parse; a torn end is cut off."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _sync_folder(self.file.parent)
         text = self.file.read_bytes()

@@ -92,6 +92,7 @@ _EXPECTED = {  # pydantic's types of errors, in our words
     "greater_than": "expected more than {gt}",
     "greater_than_equal": "expected at least {ge}",
     "int_from_float": "expected a whole number",
+    "int_parsing": "expected a whole number",
     "int_type": "expected a whole number",
     "less_than_equal": "expected at most {le}",
     "list_type": "expected a list",

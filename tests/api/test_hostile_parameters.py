@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from carapace_cron.api.methods import Methods, cron_methods
+from carapace_cron.errors import Unavailable
 
 CODES = {"invalid", "not_found", "forbidden", "conflict", "address_not_allowed"}
 INTERNAL_ERROR = -32603
@@ -172,3 +173,16 @@ async def test_what_fails_inside_is_told_by_a_fixed_sentence(api: Any, monkeypat
     assert error["data"]["error"] == "this failed on our side; the gateway's log has the reason"
     assert "hunter2" not in str(answer)
     assert error["data"]["errorId"] in caplog.text and "hunter2" in caplog.text
+
+
+async def test_a_store_that_is_away_is_said_without_its_inside(api: Any, monkeypatch: Any) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise Unavailable("s3://secret-bucket timed out")
+
+    monkeypatch.setattr("carapace_cron.job_store.JobStore.create", away)
+    assert await api.refusal("create", [GOOD["data"]]) == {
+        "success": False,
+        "error": "the gateway's store cannot be reached now, so it is not known whether anything changed: "
+        "try again",
+        "code": "unavailable",
+    }
