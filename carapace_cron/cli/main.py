@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +35,39 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, con
 
     settings = load_settings(config, host=host, port=port, data_dir=data_dir)
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new file's schema is no news
+    for library in ("alembic", "aiobotocore"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # their routine is no news
     asyncio.run(run(settings))
+
+
+@cli.command("copy-jobs")
+@click.argument("source")
+@click.argument("target")
+@click.option("--data-dir", type=_PATH, help="What sqlite: means; .carapace unless set.")
+@click.option("--config", type=_PATH, help="Settings file; ./carapace.toml unless set.")
+@click.option("--overwrite", is_flag=True, help="Replace jobs of the target that differ; else they are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def copy_jobs_command(
+    source: str, target: str, data_dir: Path | None, config: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    """Copy jobs from SOURCE to TARGET while no gateway uses them: sqlite:, sqlite:<folder> or s3://…
+
+    The jobs, not what became of their runs: those are in the ledger.
+    """
+    from carapace_cron.cli.copy_jobs import run
+
+    settings = load_settings(config, data_dir=data_dir)
+    endpoint = settings.s3_endpoint_url or None
+    report = asyncio.run(
+        run(source, target, data_dir=settings.data_dir, endpoint=endpoint, overwrite=overwrite)
+    )
+    if as_json:
+        click.echo(json.dumps({"copied": report.copied, "same": report.same, "kept": list(report.kept)}))
+        return
+    kept = f"{len(report.kept)} kept as they were"
+    click.echo(f"{report.copied} copied, {report.same} were there already, {kept}")
+    for key in report.kept:
+        click.echo(f"  kept {key}")
 
 
 def main() -> None:
