@@ -10,6 +10,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -30,7 +31,6 @@ from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hoo
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.facts import ledger_id
-from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
@@ -256,7 +256,10 @@ class House:
         progress = await self._ledger.progress()
         self._board.load(progress)
         for number, job in enumerate(self._store.all()):
-            self._put(job, progress.get(job.id))
+            known = progress.get(job.id)
+            # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
+            until = job.last_executed_at if known is None else known.accounted_until
+            self._put(job, until, 0 if known is None else known.runs_created)
             if number % 500 == 0:
                 await asyncio.sleep(0)  # the host's other work goes on while a hundred thousand are loaded
         self._store.subscribe(self._job_changed)
@@ -265,13 +268,12 @@ class House:
         if job is None:
             self._scheduler.forget(job_id)
         else:
-            self._put(job, None)
+            self._put(job)
 
-    def _put(self, job: Job, known: Progress | None) -> None:
+    def _put(self, job: Job, accounted_until: datetime | None = None, runs_created: int = 0) -> None:
         """Schedule a job. One whose schedule this version cannot read is not scheduled, and says so."""
-        until, created = (None, 0) if known is None else (known.accounted_until, known.runs_created)
         try:
-            self._scheduler.put(job, accounted_until=until, runs_created=created)
+            self._scheduler.put(job, accounted_until=accounted_until, runs_created=runs_created)
         except InvalidValue as error:
             self._scheduler.drop(job.id)
             log.error("job %s is not scheduled: %s", job.id, error, extra={"action": "schedule"})

@@ -22,6 +22,8 @@ from support.checker import (
     Evidence,
     JobMade,
     count_in_ledger,
+    each_second,
+    instants_without_one_record,
     judge,
     once_at,
     read_ledger,
@@ -128,7 +130,6 @@ async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
             horizon = await finish(gateway, jobs)
             answers = await all_runs(gateway)
             kept = (await gateway.ask("carapace.gateway.messages", limit=200))["items"]
-            left = await gateway.call("carapace.cron.list")
             await gateway.terminate()
 
             seen = evidence(gateway, world)
@@ -138,7 +139,7 @@ async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
             assert_enough_happened(jobs, seen, lives=4)
             assert statuses_of(jobs["while dead"], seen) == {"success": 1}
             assert_heard(ears, kept, jobs["echo"], seen)
-            await assert_a_new_data_directory_adopts_the_bucket(other, left, jobs["echo"])
+            await assert_a_new_data_directory_adopts_the_bucket(gateway, other)
 
 
 async def test_a_second_gateway_in_the_same_data_directory_is_refused(
@@ -164,23 +165,35 @@ async def assert_refused(gateway: GatewayProcess, words: str) -> None:
     assert words in printed.splitlines()[-1]
 
 
-async def assert_a_new_data_directory_adopts_the_bucket(
-    gateway: GatewayProcess, left: list[dict[str, Any]], echo: JobMade
-) -> None:
-    """The jobs are there with all that was asked of them, and run again."""
-    gateway.configure(ADOPT_BUCKET="1")
-    await gateway.start()
-    found = await gateway.call("carapace.cron.list")
+async def assert_a_new_data_directory_adopts_the_bucket(old: GatewayProcess, new: GatewayProcess) -> None:
+    """The jobs are there with all that was asked of them, and go on from where they were."""
+    settings = {"catchUp": "all", "overlap": "queue"}
+    kind = Kind("* * * * * *", each_second(1), "date", "gateway", settings=settings)
+    await old.start()
+    job = await create_one(old, "adopted", kind)
+    await until_succeeded(old, job, 2)
+    left = await old.call("carapace.cron.list")
+    await old.terminate()
+
+    new.configure(ADOPT_BUCKET="1")
+    await new.start()
+    found = await new.call("carapace.cron.list")
     assert [one["id"] for one in found] == [one["id"] for one in left]
     for name in ("name", "cronExpression", "command", "channelId", "enabled", "retry", "revision"):
         assert [one[name] for one in found] == [one[name] for one in left]
-    await gateway.call("carapace.cron.resume", jobId=echo.id)
+    await until_succeeded(new, job, 2)
+    horizon = await finish(new, {"adopted": job})
+    await new.terminate()
+    runs = [run for one in (old, new) for run in read_ledger(database(one)).runs if run["job_id"] == job.id]
+    assert instants_without_one_record([job], Evidence(runs, [], []), horizon) == []
 
+
+async def until_succeeded(gateway: GatewayProcess, job: JobMade, count: int) -> None:
     async def has_run() -> bool:
-        return bool((await gateway.call("carapace.cron.runs", jobId=echo.id, status="success"))["items"])
+        page = await gateway.call("carapace.cron.runs", jobId=job.id, status="success")
+        return len(page["items"]) >= count
 
-    await until(has_run, "the adopted job runs", 5)
-    await gateway.terminate()
+    await until(has_run, f"{job.id} has {count} successes", 8)
 
 
 @asynccontextmanager
@@ -196,7 +209,8 @@ def assert_heard(ears: Ears, kept: list[dict[str, Any]], echo: JobMade, seen: Ev
     """The gateway's own channel holds each result once; what it pushed is in it; events tell the truth."""
     status = {run["id"]: run["status"] for run in seen.runs}
     ended = [run["id"] for run in seen.runs if run["job_id"] == echo.id and run["status"] == "success"]
-    assert sorted(one["data"]["runId"] for one in kept) == sorted(ended)
+    told = [one["data"]["runId"] for one in kept if one["data"]["event"] == "run.completed"]
+    assert sorted(told) == sorted(ended)
     pushed = ears.params_of("carapace.gateway.message")
     assert [one["sequence"] for one in pushed] == sorted({one["sequence"] for one in pushed})
     assert {one["idempotencyKey"] for one in pushed} <= {one["idempotencyKey"] for one in kept}

@@ -6,6 +6,7 @@ Every check answers a list of sentences, one a fault; an empty list is what the 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ NOT_RUN = frozenset({"skipped", "missed"})
 
 SECOND = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MISSES = re.compile(r"Cron job (?P<job>\S+) did not run\.\s+\d+ missed \((?:\S+ to )?(?P<last>\S+)\):")
 
 Due = Callable[[datetime, datetime], Iterator[datetime]]
 """(created, until) → the instants after the first, up to and with the second."""
@@ -224,8 +227,9 @@ def _overlapping(lines: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str,
 def ill_delivered_notices(jobs: Sequence[JobMade], seen: Evidence) -> list[str]:
     """What was to be told has arrived, in the order of the outbox, signed, under one key a notice."""
     arrived: dict[str, list[str]] = defaultdict(list)
+    run_for = {(run["job_id"], instant_text(run["scheduled_for"])): run["id"] for run in seen.runs}
     for one in seen.arrivals:
-        arrived[one["channel"]].append(run_told_of(one))
+        arrived[one["channel"]].append(run_told_of(one, run_for))
     faults = _ill_signed(seen.arrivals)
     for channel in arrived:
         first = list(dict.fromkeys(arrived[channel]))
@@ -243,6 +247,7 @@ def ill_delivered_notices(jobs: Sequence[JobMade], seen: Evidence) -> list[str]:
             faults.append(f"{job.channel}: nothing arrived of {run['id']}, which ended as {run['status']}")
         if is_told and (job.notify == "never" or (job.notify == "failure" and run["status"] == "success")):
             faults.append(f"{job.channel}: told of run {run['id']} although notify is {job.notify}")
+    faults += _untold_misses(jobs, seen, arrived)
     undelivered = [row for row in seen.deliveries if row["state"] != "delivered"]
     return faults + [f"delivery {row['id']} is {row['state']}" for row in undelivered]
 
@@ -265,12 +270,31 @@ def _ill_signed(arrivals: Iterable[Mapping[str, Any]]) -> list[str]:
     return faults + [f"hook: run {run} came under {sorted(ids)}" for run, ids in keys.items() if len(ids) > 1]
 
 
-def run_told_of(arrival: Mapping[str, Any]) -> str:
-    """The run that an arrival tells of. A plain text has it where the target answered the run's id."""
+def _untold_misses(jobs: Sequence[JobMade], seen: Evidence, arrived: Mapping[str, list[str]]) -> list[str]:
+    """Of what a job missed in one go its owner hears once, in the name of the last; so at least once."""
+    missed: dict[str, list[str]] = defaultdict(list)
+    for run in seen.runs:
+        if run["status"] == "missed":
+            missed[run["job_id"]].append(run["id"])
+    return [
+        f"{job.channel}: nothing arrived of all that {job.id} missed"
+        for job in jobs
+        if missed[job.id] and job.channel in arrived and job.notify != "never"
+        and not set(missed[job.id]) & set(arrived[job.channel])
+    ]
+
+
+def run_told_of(arrival: Mapping[str, Any], run_for: Mapping[tuple[str, str], str]) -> str:
+    """The run that an arrival tells of. A plain text names it where the target answered the run's id; one
+    about misses names the job and the last instant. `run_for`: (job id, instant) → run id."""
     body = arrival["body"]
     if "runId" in body:
         return str(body["runId"])
-    return next((word for word in str(body["message"]).split() if word.startswith("run_")), str(body))
+    text = str(body["message"])
+    misses = _MISSES.search(text)
+    if misses is not None:
+        return run_for.get((misses["job"], misses["last"]), text)
+    return next((word for word in text.split() if word.startswith("run_")), text)
 
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:
