@@ -193,13 +193,13 @@ class _Log:
         self._good_bytes = 0
 
     def open(self) -> list[Any]:
-        """All values that parse; a torn end is cut off."""
+        """All values that parse. A torn end stays until something is written over it: a second gateway that
+        was pointed here by mistake must not cut off what the first is just writing."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _sync_folder(self.file.parent)
         text = self.file.read_bytes()
         self._good_bytes = text.rfind(b"\n") + 1
-        os.ftruncate(self._descriptor, self._good_bytes)
         lines = text[: self._good_bytes].splitlines()
         self.lines = len(lines)
         return [value for value in map(_parsed, lines) if value is not None]

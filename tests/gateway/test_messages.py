@@ -108,6 +108,15 @@ async def test_a_torn_last_line_is_forgotten_and_written_over(file: Path) -> Non
     assert [json.loads(line)["text"] for line in file.read_bytes().splitlines()] == ["one", "two"]
 
 
+async def test_opening_it_changes_nothing(file: Path) -> None:
+    """A second gateway that was pointed to the same folder opens it while the first writes a line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b'{"sequence": 1, "text": "on')
+    second = await opened(file)
+    await second.close()
+    assert file.read_bytes() == b'{"sequence": 1, "text": "on'
+
+
 @pytest.mark.parametrize("bad", [b"garbage", b"\xff\xfe", b"[]", b'{"sequence": 1}', b"", b"null"])
 async def test_a_line_that_cannot_be_read_stops_no_other(file: Path, bad: bytes) -> None:
     messages = await opened(file)
