@@ -6,11 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import explain
 
 log = logging.getLogger(__name__)
@@ -29,15 +31,18 @@ class Page:
 def enveloped(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[dict[str, Any]]]:
     """Hold the parameters to the method's annotations, and wrap its answer in the envelope.
 
+    A parameter that may be left out may be null too: callers that fill in a form send all of its names.
     What is our own fault goes on as an exception: the gateway answers it with a JSON-RPC error that
     tells nothing of the inside.
     """
+    optional = {name for name, one in signature(method).parameters.items() if one.default is not one.empty}
     checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(method)
 
     @wraps(method)
-    async def answer(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    async def answer(actor: Actor, **params: Any) -> dict[str, Any]:
+        given = {name: value for name, value in params.items() if value is not None or name not in optional}
         try:
-            return success(await checked(*args, **kwargs))
+            return success(await checked(actor, **given))
         except ValidationError as error:
             refused = explain(error)
             return failure(str(refused), refused.code, refused.field)

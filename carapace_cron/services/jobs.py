@@ -133,6 +133,8 @@ class Jobs:
         if not updates:
             raise InvalidValue("bad updates: expected at least one field to change", field="updates")
         draft, _ = self._checked(actor, _draft(_patched(before, updates)), updates, job=before)
+        if draft.enabled:
+            await self._check_runs_left(before.id, draft)
 
         def change(job: Job) -> Job:
             if if_revision is not None and job.revision != if_revision:
@@ -161,7 +163,7 @@ class Jobs:
         schedule = self._schedules.check(job.schedule, job.timezone, job.created_at, self._clock.now())
         self._check_window(job, schedule)
         if not job.enabled:
-            await self._check_runs_left(job)
+            await self._check_runs_left(job.id, job)
             job = await self._store.update(job.id, lambda job: self._switched(job, enabled=True, why=None))
         return self._with_instants(job, schedule)
 
@@ -255,11 +257,14 @@ class Jobs:
             return self._schedules.parse(draft.schedule, draft.timezone, anchor)
         return self._schedules.check(draft.schedule, draft.timezone, anchor, now)
 
-    async def _check_runs_left(self, job: Job) -> None:
-        progress = (await self._runs.progress_of([job.id])).get(job.id)
-        if progress is not None and job.max_runs is not None and progress.runs_created >= job.max_runs:
-            message = f"the job has had {progress.runs_created} runs and its maxRuns is {job.max_runs}"
-            raise Conflict(f"{message}: raise maxRuns by an update first", field="maxRuns")
+    async def _check_runs_left(self, job_id: str, policy: JobPolicy) -> None:
+        """Raises `Conflict` when a job under this policy would be over as soon as it is enabled."""
+        if policy.max_runs is None:
+            return
+        progress = (await self._runs.progress_of([job_id])).get(job_id)
+        if progress is not None and progress.runs_created >= policy.max_runs:
+            message = f"the job has had {progress.runs_created} runs and maxRuns is {policy.max_runs}"
+            raise Conflict(f"{message}: raise maxRuns by an update", field="maxRuns")
 
     def _check_window(self, draft: JobPolicy, schedule: Schedule) -> None:
         """Raises `InvalidValue` unless an instant lies between startAt and endAt."""

@@ -18,6 +18,7 @@ from carapace_cron.errors import CarapaceError, NotFound
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.ending import AttemptEnd
 from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.job import Job
 from carapace_cron.model.record import instant_text
 from carapace_cron.services.board import Board, Standing
 from carapace_cron.services.jobs import Jobs
@@ -71,13 +72,9 @@ class Upkeep:
         """An attempt's end was recorded; `status` is the run's, "queued" when it is tried again."""
         if status == "queued" or end.notice is None:
             return
-        shown = self._board.of(end.job_id).last_status
-        self._dirty.setdefault(end.job_id, shown)
-        self._board.note(end, status)
         job = self._store.get(end.job_id)
-        if job is not None and job.delete_after_run and end.trigger != "manual":
-            self._to_delete.add(job.id)
-            self._wake.set()
+        if job is not None:  # else it was deleted while it ran
+            self._note_standing(job, end, status)
         notice = end.notice
         payload = {
             "userId": notice.user_id,
@@ -91,6 +88,13 @@ class Upkeep:
             "scheduledFor": instant_text(notice.scheduled_for),
         }
         self._emit(JOB_COMPLETED, payload, notice.tenant, notice.user_id)
+
+    def _note_standing(self, job: Job, end: AttemptEnd, status: str) -> None:
+        self._dirty.setdefault(job.id, self._board.of(job.id).last_status)
+        self._board.note(end, status)
+        if job.delete_after_run and end.trigger != "manual":
+            self._to_delete.add(job.id)
+            self._wake.set()
 
     def note_finished(self, job_id: str, reason: str) -> None:
         """The scheduler found that a job has no instant left."""

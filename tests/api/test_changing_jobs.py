@@ -81,6 +81,17 @@ async def test_resuming_a_job_that_runs_changes_nothing(api: Any) -> None:
     assert (await api.data("resume", [job["id"]]))["revision"] == job["revision"]
 
 
+async def test_a_parameter_that_may_be_left_out_may_be_null(api: Any) -> None:
+    job = await api.create()
+    assert len(await api.data("list", {"userId": None, "limit": None, "cursor": None})) == 1
+    assert (await api.data("runs", [job["id"], None, None, None, None, None])) == {
+        "items": [], "nextCursor": None,
+    }  # fmt: skip
+    preview = await api.data("preview", ["@daily", None, None])
+    assert preview["timezone"] == "UTC" and len(preview["nextExecutions"]) == 5
+    assert (await api.refusal("get", [None]))["error"] == "bad jobId null: expected a text"
+
+
 class TestUpdate:
     """JSON Merge Patch, RFC 7396: what is given changes, null goes back to the default, the rest stays."""
 

@@ -257,8 +257,8 @@ class TestTheEndOfAJob:
         assert len(await api.runs(jobId=job["id"])) == 2
         refusal = await api.refusal("resume", [job["id"]])
         assert (refusal["code"], refusal["field"]) == ("conflict", "maxRuns")
-        sentence = "the job has had 2 runs and its maxRuns is 2: raise maxRuns by an update first"
-        assert refusal["error"] == sentence
+        assert refusal["error"] == "the job has had 2 runs and maxRuns is 2: raise maxRuns by an update"
+        assert await api.refusal("update", [job["id"], {"enabled": True}]) == refusal
         raised = await api.data("update", [job["id"], {"maxRuns": 3, "enabled": True}])
         assert raised["nextExecutionAt"] == "2026-01-30T12:05:00Z"
 
