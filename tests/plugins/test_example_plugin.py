@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.gateway_process import GatewayProcess, until, watched
+from support.gateway_process import OURS, GatewayProcess, until, watched
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "plugin-hello"
@@ -130,13 +130,12 @@ def run(command: list[str]) -> str:
 
 
 def gateway_in(
-    folder: Path, client: aiohttp.ClientSession, *, program: tuple[str, ...] | None = None, **settings: str
+    folder: Path, client: aiohttp.ClientSession, *, program: tuple[str, ...] = OURS, **settings: str
 ) -> GatewayProcess:
     folder.mkdir()
     (folder / "carapace.toml").write_text(CONFIG)
     settings |= {"DATA_DIR": str(folder / "data"), "MIN_INTERVAL_SECONDS": "1"}
-    how = {} if program is None else {"program": program}
-    return GatewayProcess(folder, client, token=TOKEN, settings=settings, **how)
+    return GatewayProcess(folder, client, token=TOKEN, settings=settings, program=program)
 
 
 async def records(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+OURS = (sys.executable, "-m", "carapace_cron")  # the program under test, as it stands in the sources
 READY_SECONDS = 20.0
 STOP_SECONDS = 30.0
 LOG_TAIL = 6_000  # characters of each log that a failed test shows
@@ -37,7 +38,7 @@ class GatewayProcess:
         token: str,
         settings: Mapping[str, str],
         environment: Mapping[str, str] | None = None,
-        program: tuple[str, ...] = (sys.executable, "-m", "carapace_cron"),
+        program: tuple[str, ...] = OURS,
         name: str = "gateway",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
