@@ -39,6 +39,7 @@ SHOWN_INSTANTS = 3  # in the answer to create and update
 MAX_REASON = 500
 
 _DEFINITION = JobDraft.model_fields
+_REQUIRED = [str(field.alias) for field in _DEFINITION.values() if field.is_required()]
 _WIRE_NAMES = {str(field.alias) for field in _DEFINITION.values()} | {"cronExpression"}
 _SCHEDULING = ("schedule", "timezone", "start_at", "enabled")  # a change of one counts instants anew
 
@@ -322,6 +323,9 @@ def _draft(data: Any) -> JobDraft:
         expected = "an object with name, schedule, command and channelId"
         raise InvalidValue(f"bad data: expected {expected}", field="data")
     given = _merged({}, _known(data))
+    if missing := [name for name in _REQUIRED if name not in given]:
+        fields = "field" if len(missing) == 1 else "fields"
+        raise InvalidValue(f"missing required {fields} {', '.join(missing)}", field=missing[0])
     try:
         return JobDraft.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:

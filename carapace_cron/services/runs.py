@@ -16,7 +16,7 @@ from carapace_cron.ledger.planning import JobPlan
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.job import Job
-from carapace_cron.model.record import Instant
+from carapace_cron.model.record import Instant, instant_text
 from carapace_cron.model.run import Run
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require
@@ -85,13 +85,17 @@ class RunHistory:
         require(actor, "jobs:read")
         if isinstance(asked.limit, bool) or not 1 <= asked.limit <= MAX_PAGE:
             raise InvalidValue(f"bad limit {asked.limit}: expected 1–{MAX_PAGE}", field="limit")
+        since, until = _instant(asked.since, "since"), _instant(asked.until, "until")
+        if since is not None and until is not None and until <= since:
+            message = f"bad until {instant_text(until)}: expected an instant after since"
+            raise InvalidValue(message, field="until")
         wanted = RunFilter(
             tenant=actor.tenant,
             user_id=None if actor.is_admin else actor.user,
             job_id=asked.job_id,
             statuses=_statuses(asked.status),
-            since=_instant(asked.since, "since"),
-            until=_instant(asked.until, "until"),
+            since=since,
+            until=until,
         )
         page = await self._runs.page(wanted, limit=asked.limit, cursor=asked.cursor)
         return {"items": [run_view(run) for run in page.items], "nextCursor": page.next_cursor}

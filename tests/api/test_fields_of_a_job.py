@@ -12,14 +12,16 @@ INSTANT = "an instant such as 2026-12-01T09:00:00Z"
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     # what is given | the field that the answer names | the sentence
-    ({"name": None}, "name", "missing required field 'name'"),
+    ({"name": None}, "name", "missing required field name"),
+    ({"name": None, "cronExpression": None, "command": None, "channelId": None}, "name",
+     "missing required fields name, schedule, command, channelId"),
     ({"name": 5}, "name", "bad name 5: expected a text"),
     ({"name": "  "}, "name", 'bad name "  ": expected a text that is not empty'),
     ({"name": "a\nb"}, "name", 'bad name "a\\nb": expected one line without control characters'),
     ({"name": "x" * 201}, "name", f'bad name "{"x" * 56}…": expected at most 200 characters'),
     ({"description": "x" * 2001}, "description",
      f'bad description "{"x" * 56}…": expected at most 2000 characters'),
-    ({"cronExpression": None}, "schedule", "missing required field 'schedule'"),
+    ({"cronExpression": None}, "schedule", "missing required field schedule"),
     ({"cronExpression": "61 * * * *"}, "cronExpression", 'bad minute "61" in "61 * * * *": expected 0–59'),
     ({"cronExpression": None, "schedule": "61 * * * *"}, "schedule",
      'bad minute "61" in "61 * * * *": expected 0–59'),

@@ -199,6 +199,8 @@ class TestReading:
              'bad since "yesterday": expected an instant such as 2026-12-01T09:00:00Z'),
             ({"until": "2026-01-30T12:00:00"}, "until",
              'bad until "2026-01-30T12:00:00": expected an instant such as 2026-12-01T09:00:00Z'),
+            ({"since": "2026-02-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"}, "until",
+             "bad until 2026-02-01T00:00:00Z: expected an instant after since"),
             ({"cursor": "abc"}, "cursor", "bad cursor: give the nextCursor of the page before"),
         ],
     )  # fmt: skip
