@@ -60,6 +60,7 @@ def occurrences(
 
 
 _WAS_DOWN = "no gateway was running, or its clock was moved"
+_WAS_BUSY = "the gateway was busy for some seconds"
 
 
 def _forward(schedule: Instants, after: int, now: int) -> Iterator[int]:
@@ -90,7 +91,7 @@ def _judge(instants: list[int], now: int, catch_up: CatchUp, window_seconds: flo
         if now - at > window:
             return Occurrence(at, "missed", reason=_too_late(now - at, catch_up, window_seconds))
         if at < first_to_run:
-            return Occurrence(at, "missed", reason=_superseded(newest, catch_up))
+            return Occurrence(at, "missed", reason=_superseded(newest, now - at, catch_up))
         is_late = one_by_one or now - at > ON_TIME_SECONDS
         return Occurrence(at, "run", "catchUp" if is_late else "schedule")
 
@@ -103,10 +104,11 @@ def _too_late(late: int, catch_up: CatchUp, window_seconds: float) -> str:
     return f"{late} s late, outside the catch-up window of {window_seconds:g} s: {_WAS_DOWN}"
 
 
-def _superseded(newest: int, catch_up: CatchUp) -> str:
+def _superseded(newest: int, late: int, catch_up: CatchUp) -> str:
+    why = _WAS_DOWN if late > ON_TIME_SECONDS else _WAS_BUSY
     if catch_up == "all":
-        return f"more than {CATCH_UP_CAP} instants to catch up; the newest {CATCH_UP_CAP} run: {_WAS_DOWN}"
-    return f"superseded by the instant at {_text(newest)}, as the job's catchUp {catch_up} asks: {_WAS_DOWN}"
+        return f"more than {CATCH_UP_CAP} instants to catch up; the newest {CATCH_UP_CAP} run: {why}"
+    return f"superseded by the instant at {_text(newest)}, as the job's catchUp {catch_up} asks: {why}"
 
 
 def _text(at: int) -> str:

@@ -285,7 +285,9 @@ class Scheduler:
     def _plan(
         self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes
     ) -> JobPlan:
-        missed = [one for one in instants if one.verdict == "missed"]
+        # Seconds in which the gateway was busy are on record, but nobody needs to be told of them.
+        since = int(now.timestamp()) - ON_TIME_SECONDS
+        missed = [one for one in instants if one.verdict == "missed" and one.at < since]
         return JobPlan(
             job_id=member.job_id,
             tenant=member.tenant,

@@ -7,15 +7,15 @@ Every end of a run goes through `_finish`, so that the next run in line and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from carapace_cron.ledger.deliveries import insert_delivery
-from carapace_cron.ledger.tables import attempts, progress, runs
-from carapace_cron.model.job import Notify
+from carapace_cron.ledger.tables import attempts, definitions, progress, runs
+from carapace_cron.model.job import Job, Notify
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.run import Outcome, RunState
 
@@ -64,10 +64,13 @@ def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[E
     again: list[AttemptEnd] = []
     final: list[AttemptEnd] = []
     for end in accepted:
-        cancelled = held[end.run_id][1]
-        retried = end.retry_at is not None and cancelled is None
-        statuses[end.run_id] = "queued" if retried else end.status
-        (again if retried else final).append(end)
+        cancelled = held[end.run_id][1] is not None
+        if end.retry_at is not None and not cancelled:
+            again.append(end)
+            statuses[end.run_id] = "queued"
+        else:
+            final.append(_as_cancelled(end) if cancelled and end.outcome.status == "lost" else end)
+            statuses[end.run_id] = final[-1].status
     if again:
         connection.execute(_TRY_AGAIN, [{"run": end.run_id, "at": end.retry_at} for end in again])
     if final:
@@ -92,7 +95,7 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
 
 def cancel_run(connection: sa.Connection, run: str, reason: str, now: datetime) -> str | None:
     """Cancel one run; its status afterwards ("running" = asked to stop), None when there is none."""
-    row = connection.execute(sa.select(runs.c.status, runs.c.job_id).where(runs.c.id == run)).one_or_none()
+    row = connection.execute(sa.select(runs).where(runs.c.id == run)).one_or_none()
     if row is None:
         return None
     if row.status == "running":
@@ -106,8 +109,42 @@ def cancel_run(connection: sa.Connection, run: str, reason: str, now: datetime) 
         .where(runs.c.id == run)
         .values(status="cancelled", reason=reason, finished_at=now, available_at=None)
     )
+    if row.attempt > 0:
+        _count_cancelled(connection, row, reason, now)
     set_next_free(connection, [row.job_id], now)
     return "cancelled"
+
+
+def _count_cancelled(connection: sa.Connection, row: sa.Row[Any], reason: str, now: datetime) -> None:
+    """A run that had begun ends between two attempts: it counts, and its owner hears of it."""
+    same = (definitions.c.job_id == row.job_id) & (definitions.c.revision == row.revision)
+    job = Job.model_validate_json(connection.execute(sa.select(definitions.c.body).where(same)).scalar_one())
+    previous = _last_statuses(connection, [row.job_id]).get(row.job_id)
+    counted = {"job": row.job_id, "failed": 0, "to_status": "cancelled"}
+    connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
+    if wants_notice(job.notify, "cancelled", previous):
+        notice = Notice(
+            id=f"{row.id}.ended",
+            tenant=row.tenant,
+            user_id=row.user_id,
+            channel_id=job.channel_id,
+            job_id=row.job_id,
+            job_name=job.name,
+            run_id=row.id,
+            status="cancelled",
+            success=False,
+            scheduled_for=row.scheduled_for,
+            finished_at=now,
+            attempt=row.attempt,
+            error=reason,
+        )
+        insert_delivery(connection, notice, now)
+
+
+def _as_cancelled(end: AttemptEnd) -> AttemptEnd:
+    """A run that was to be cancelled, and whose gateway stopped before it could be: cancelled."""
+    notice = None if end.notice is None else end.notice.evolve(status="cancelled")
+    return replace(end, status="cancelled", notice=notice)
 
 
 def wants_notice(notify: Notify, status: str, previous: str | None) -> bool:

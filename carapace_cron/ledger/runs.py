@@ -73,12 +73,14 @@ class Runs:
         """Cancel one run; its status afterwards, "running" when it was asked to stop. None = no such run."""
         status = await self._database.write(lambda c: ending.cancel_run(c, run_id, reason, now))
         self.changed.set()
+        self.ended.set()
         return status
 
     async def cancel_all(self, job_id: str, reason: str, now: datetime) -> list[str]:
         """Cancel all live runs of a job; the ids of those that were asked to stop."""
         running = await self._database.write(lambda c: ending.cancel_runs(c, job_id, reason, now))
         self.changed.set()
+        self.ended.set()
         return running
 
     async def page(self, wanted: RunFilter, *, limit: int, cursor: str | None = None) -> RunPage:

@@ -9,6 +9,7 @@ import pytest
 
 from carapace_cron.errors import Conflict, Unavailable
 from carapace_cron.ledger.claiming import fair_shares
+from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import JobPlan
 from carapace_cron.model.job import Job
 
@@ -314,3 +315,37 @@ async def test_counts_and_the_last_result_are_kept(engine: Engine) -> None:
     known = (await engine.runs.progress_of([job.id]))[job.id]
     assert (known.execution_count, known.failure_count, known.last_status) == (2, 2, "failure")
     assert known.last_error == "it said no"
+
+
+async def test_a_run_cancelled_between_two_attempts_counts_and_is_told(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="fail", retry={"maxAttempts": 2, "initialSeconds": 3600})
+    engine.start()
+    await engine.clock.advance(61)
+    (run,) = await engine.all_runs(job)
+    assert await engine.runs.cancel(run.id, "enough", engine.clock.now()) == "cancelled"
+    (delivery,) = await Deliveries(engine.database).page(tenant=None)
+    assert (delivery.notice.status, delivery.notice.error) == ("cancelled", "enough")
+    known = (await engine.runs.progress_of([job.id]))[job.id]
+    assert (known.execution_count, known.last_status) == (1, "cancelled")
+
+
+async def test_a_run_that_was_to_be_cancelled_when_the_gateway_died_is_cancelled(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+    (run,) = await engine.all_runs(job)
+    for task in engine.loops:
+        task.cancel()
+    await engine.runs.cancel(run.id, "alice asked", engine.clock.now())
+    await engine.crash()
+    again = Engine(engine.path, engine.clock)
+    again.jobs = engine.jobs
+    await again.open()
+    again.start()
+    await again.clock.advance(1)
+    (run,) = await again.all_runs(job)
+    assert (run.status, run.reason) == ("cancelled", "alice asked")
+    (delivery,) = await Deliveries(again.database).page(tenant=None)
+    assert delivery.notice.status == "cancelled"
+    await again.stop()
+    engine.database = again.database
