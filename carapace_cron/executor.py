@@ -8,13 +8,14 @@ lost lease, shutdown) cancels the runner's task and waits until it has really en
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from pydantic import ValidationError
 
@@ -25,7 +26,15 @@ from carapace_cron.ledger.ending import AttemptEnd, Ended
 from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import explain
-from carapace_cron.model.run import ERROR_LIMIT, OUTPUT_LIMIT, Outcome, RunState, bounded
+from carapace_cron.model.run import (
+    ERROR_LIMIT,
+    OUTPUT_LIMIT,
+    Outcome,
+    OutcomeStatus,
+    RunState,
+    bounded,
+)
+from carapace_cron.model.untrusted import clean
 from carapace_cron.ports.runner import Runner, Work
 
 log = logging.getLogger(__name__)
@@ -36,6 +45,8 @@ POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
 RETRY_SECONDS = 1.0  # after the ledger refused a call
 CLAIMS_AT_ONCE = 32  # runs started, or ends recorded, before the loop serves others: a few milliseconds
 NOTICE_OUTPUT_LIMIT = 16_384  # characters of output that a notice carries; the run keeps more
+
+LAST_WORDS_SECONDS = 10.0  # after the grace: for stopped work to let go, and for the last records
 
 Stop = Literal["cancelled", "lost", "shutdown"]
 
@@ -106,6 +117,8 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = asyncio.Event()
+        self._claims_over = asyncio.Event()
+        self._gave_up = False
         self._renewed_at = clock.monotonic()
 
     @property
@@ -125,27 +138,40 @@ class Executor:
 
     async def stop(self, grace_seconds: float) -> None:
         """Claim nothing more, let attempts end for `grace_seconds`, then stop them: they are tried again
-        at the next start, as their retries allow."""
+        at the next start, as their retries allow. What cannot be recorded within `LAST_WORDS_SECONDS`
+        after that is found by the next start, too."""
         self._stopping.set()
         self._queue.changed.set()
+        await self._claims_over.wait()  # what a claim under way still brings must hear of the stop
         await self._clock.wait(self._idle, grace_seconds)
         for active in list(self._active.values()):
             self._tell(active, "shutdown", "the gateway was stopped while this attempt worked")
-        await self._idle.wait()
+        if not await self._clock.wait(self._idle, LAST_WORDS_SECONDS):
+            log.error("%d attempts are left to the next start", len(self._active), extra={"action": "stop"})
+            self._gave_up = True
+            for task in self._tasks:
+                task.cancel()
+            self._idle.set()
 
     async def _claim_loop(self) -> None:
-        while not self._stopping.is_set():
-            self._queue.changed.clear()
-            try:
-                seconds = await self._claim()
-            except Unavailable as error:
-                log.warning("runs wait for the ledger: %s", error, extra={"action": "claim"})
-                seconds = RETRY_SECONDS
-            except Exception:
-                log.exception("claiming failed; it is tried again", extra={"action": "claim"})
-                seconds = RETRY_SECONDS
-            if seconds > 0:
-                await self._clock.wait(self._queue.changed, seconds)
+        try:
+            while not self._stopping.is_set():
+                await self._claim_or_wait()
+        finally:
+            self._claims_over.set()
+
+    async def _claim_or_wait(self) -> None:
+        self._queue.changed.clear()
+        try:
+            seconds = await self._claim()
+        except Unavailable as error:
+            log.warning("runs wait for the ledger: %s", error, extra={"action": "claim"})
+            seconds = RETRY_SECONDS
+        except Exception:
+            log.exception("claiming failed; it is tried again", extra={"action": "claim"})
+            seconds = RETRY_SECONDS
+        if seconds > 0:
+            await self._clock.wait(self._queue.changed, seconds)
 
     async def _claim(self) -> float:
         """Start what there is room for; seconds until it is worth asking again."""
@@ -188,16 +214,19 @@ class Executor:
         limit = asyncio.timeout(job.timeout_seconds)
         try:
             async with limit:
-                return await self._do(active.claim, job)
+                return _checked(await self._do(active.claim, job))
         except TimeoutError:
             if limit.expired():
                 sentence = f"stopped after {job.timeout_seconds:g} s, the job's timeoutSeconds"
                 return Outcome("timeout", error=sentence)
             return Outcome("failure", error="the work gave up waiting for something")
         except asyncio.CancelledError:
-            if active.stop is None:
+            if active.stop is not None:
+                return _stopped(active)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
-            return _stopped(active)
+            return Outcome("failure", error="the runner broke off its work")
         except Refused as error:
             return Outcome("failure", error=str(error), permanent=True)
         except Exception:
@@ -244,14 +273,29 @@ class Executor:
                 await asyncio.shield(self._record(batch))
 
     async def _record(self, batch: list[AttemptEnd]) -> None:
-        """Record the ends, however long the ledger is away: a slot is free only after that."""
+        """Record the ends, however long the ledger is away: a slot is free only after that.
+
+        Ends that the ledger cannot take at all are tried alone, then left: their leases run out, and then
+        they are recorded as lost.
+        """
         while True:
             try:
                 answers = await self._queue.record_ends(batch)
                 break
             except Unavailable as error:
+                if self._gave_up:
+                    return
                 log.warning("ends of runs wait for the ledger: %s", error, extra={"action": "record"})
                 await self._clock.wait(asyncio.Event(), RETRY_SECONDS)
+            except Exception:
+                if len(batch) > 1:
+                    for end in batch:
+                        await self._record([end])
+                    return
+                run_id = batch[0].run_id
+                log.exception("the end of run %s cannot be recorded", run_id, extra={"action": "record"})
+                answers = [Ended(run_id, accepted=False)]
+                break
         for end, answer in zip(batch, answers, strict=True):
             self._active.pop(end.run_id, None)
             if answer.accepted and answer.status is not None:
@@ -321,7 +365,7 @@ class Executor:
 _UNREADABLE = Outcome("failure", error="the job's definition cannot be read by this version", permanent=True)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _job(definition: bytes) -> Job | None:
     """The definition that a run does, parsed once; None when it is not one that this version can read."""
     try:
@@ -329,6 +373,23 @@ def _job(definition: bytes) -> Job | None:
     except ValidationError as error:
         log.error("a definition cannot be read: %s", explain(error), extra={"action": "run"})
         return None
+
+
+def _checked(outcome: object) -> Outcome:
+    """What a runner answered, if the ledger can keep it; else a failure that says so."""
+    if not isinstance(outcome, Outcome) or outcome.status not in get_args(OutcomeStatus):
+        return _BROKEN_WORD
+    if not isinstance(outcome.output, str) or not isinstance(outcome.error, str | None):
+        return _BROKEN_WORD
+    try:
+        json.dumps(outcome.metadata, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return _BROKEN_WORD
+    error = None if outcome.error is None else clean(outcome.error)
+    return replace(outcome, output=clean(outcome.output), error=error)
+
+
+_BROKEN_WORD = Outcome("failure", error="the runner answered with what is no outcome", permanent=True)
 
 
 def _stopped(active: _Active) -> Outcome:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,16 @@ from carapace_cron.schedule import parse
 from carapace_cron.scheduler import Scheduler
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+ODD_OUTCOMES: dict[str, Any] = {
+    "none": None,
+    "number": Outcome("success", output=5),  # type: ignore[arg-type]  # what a plugin may do
+    "status": Outcome("fine"),  # type: ignore[arg-type]  # as above
+    "metadata": Outcome("success", metadata={"when": START}),
+    "infinite": Outcome("success", metadata={"n": float("inf")}),
+    "surrogate": Outcome("success", output="a\ud800b"),
+}
 
 
 class TestRunner:
@@ -65,6 +76,10 @@ class TestRunner:
             await self.let_go.wait()
         if word == "raise":
             raise RuntimeError("secret detail")
+        if word == "stray":
+            raise asyncio.CancelledError
+        if word == "odd":
+            return ODD_OUTCOMES[rest]
         if word == "fail" or (word == "failtimes" and work.attempt <= int(rest)):
             return Outcome("failure", error="it said no")
         return Outcome("success", output=rest)
@@ -144,10 +159,9 @@ class Engine:
     async def stop(self, grace: float = 0.0) -> None:
         self.scheduler.stop()
         stopping = asyncio.create_task(self.executor.stop(grace))
-        for _ in range(20):
+        while not stopping.done():
             await self.clock.advance(0.5)
-            if stopping.done():
-                break
+            await asyncio.sleep(0.001)
         await stopping
         await asyncio.gather(*self.loops)
         await self.database.close()

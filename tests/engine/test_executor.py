@@ -349,3 +349,86 @@ async def test_a_run_that_was_to_be_cancelled_when_the_gateway_died_is_cancelled
     assert delivery.notice.status == "cancelled"
     await again.stop()
     engine.database = again.database
+
+
+@pytest.mark.parametrize("odd", ["none", "number", "status", "metadata", "infinite"])
+async def test_an_outcome_that_is_none_fails_its_run_and_nothing_else(engine: Engine, odd: str) -> None:
+    bad, good = engine.add("* * * * *", command=f"odd {odd}"), engine.add("* * * * *")
+    engine.start()
+    await engine.clock.advance(121)
+    assert await engine.states(bad) == ["failure"] * 2
+    assert await engine.states(good) == ["success"] * 2
+    assert "no outcome" in ((await engine.all_runs(bad))[0].error or "")
+
+
+async def test_output_that_no_encoding_carries_is_cleaned(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="odd surrogate")
+    engine.start()
+    await engine.clock.advance(61)
+    assert [(run.status, run.output) for run in await engine.all_runs(job)] == [("success", "ab")]
+
+
+async def test_a_runner_that_breaks_off_by_itself_has_failed(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="stray", retry={"maxAttempts": 1})
+    engine.start()
+    await engine.clock.advance(121)
+    assert await engine.states(job) == ["failure", "failure"]
+    assert engine.executor.active == 0
+
+
+async def test_an_end_that_the_ledger_refuses_harms_no_other(engine: Engine) -> None:
+    bad, good = engine.add("* * * * *", command="say bad"), engine.add("* * * * *", command="say good")
+    real = engine.runs.record_ends
+
+    async def picky(ends):  # type: ignore[no-untyped-def]
+        if any(end.outcome.output == "bad" for end in ends):
+            raise RuntimeError("cannot be kept")
+        return await real(ends)
+
+    engine.runs.record_ends = picky  # type: ignore[method-assign]
+    engine.start()
+    await engine.clock.advance(121)
+    assert await engine.states(good) == ["success"] * 2
+    assert (await engine.states(bad))[0] == "running"
+    engine.runs.record_ends = real  # type: ignore[method-assign]
+    await engine.clock.advance(90)
+    (attempt, *_) = await engine.runs.attempts((await engine.all_runs(bad))[0].id)
+    assert attempt["state"] == "lost"
+
+
+async def test_a_stop_in_the_middle_of_a_claim_reaches_what_it_claims(engine: Engine) -> None:
+    job = engine.add("* * * * *", command="hang")
+    real, held = engine.runs.claim, asyncio.Event()
+
+    async def slow(**asked):  # type: ignore[no-untyped-def]
+        claimed = await real(**asked)
+        if claimed.claims:
+            await held.wait()
+        return claimed
+
+    engine.runs.claim = slow  # type: ignore[method-assign]
+    engine.start()
+    await engine.clock.advance(61)
+    stopping = asyncio.create_task(engine.stop(grace=1))
+    await asyncio.sleep(0.01)
+    held.set()
+    await stopping
+    again = Engine(engine.path, engine.clock)
+    await again.open()
+    assert await again.states(job) == ["queued"]
+    await again.database.close()
+
+
+async def test_a_stop_ends_though_the_ledger_is_away(engine: Engine) -> None:
+    engine.add("* * * * *", command="hang")
+    engine.start()
+    await engine.clock.advance(61)
+
+    async def away(ends):  # type: ignore[no-untyped-def]
+        raise Unavailable("the disk is gone")
+
+    engine.runs.record_ends = away  # type: ignore[method-assign]
+    stopping = asyncio.create_task(engine.stop(grace=1))
+    await engine.clock.advance(30)
+    await asyncio.wait_for(stopping, 5)
+    assert engine.runner.working == 0
