@@ -41,6 +41,7 @@ class Occurrence:
     verdict: Literal["run", "missed"]
     trigger: Trigger = "schedule"
     reason: str | None = None
+    stands_for_more: bool = False  # for all instants from it until the next in the list
 
 
 def occurrences(
@@ -56,10 +57,11 @@ def occurrences(
         return _judge(instants, now, catch_up, window_seconds)
     newest = sorted(islice(_backward(schedule, after, now), LISTED_MISSES))
     reach = f"missed, like every instant from then until {_text(newest[0])}: {_WAS_DOWN}"
-    return [Occurrence(instants[0], "missed", reason=reach), *_judge(newest, now, catch_up, window_seconds)]
+    oldest = Occurrence(instants[0], "missed", reason=reach, stands_for_more=True)
+    return [oldest, *_judge(newest, now, catch_up, window_seconds)]
 
 
-_WAS_DOWN = "no gateway was running, or its clock was moved"
+_WAS_DOWN = "no gateway was running, its ledger was away, or its clock was moved"
 _WAS_BUSY = "the gateway was busy for some seconds"
 
 

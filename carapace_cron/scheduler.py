@@ -16,6 +16,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -36,6 +37,10 @@ MAX_SLEEP = 1.0  # seconds: the wall clock is looked at again this often, howeve
 PLANS_PER_WRITE = 100  # jobs a transaction: the first of a burst start while the rest is being recorded
 CATCH_UP_PER_SECOND = 10  # late runs are spread, so that a restart is not a stampede
 RETRY_SECONDS = 1.0  # after the ledger refused a write
+INSTANTS_PER_WRITE = 500  # the same bound where jobs have many instants to catch up
+FAULTY_SECONDS = 60.0  # a job that cannot be scheduled, by a fault of ours, is tried again after it
+FAR_AHEAD_SECONDS = 86_400  # no honest mark is further ahead: clocks are moved by hours, not by days
+SPARE_ENTRIES = 64  # of the heap, before it is rid of those that mean nothing any more
 
 
 class DueLedger(Protocol):
@@ -64,24 +69,23 @@ class _Member:
     user_id: str
     revision: int
     group: _Group
-    mark: int  # each instant up to it has its record
-    closed_until: int  # no instant up to it counts: the job's startAt, which may change
+    known: _Known  # shared by all definitions that the job had
+    closed_until: int  # no instant up to it counts: when this definition came into force, and startAt
     end_at: int | None
     jitter_seconds: float
     overlap: Overlap
     catch_up: CatchUp
     window_seconds: float
     max_runs: int | None
-    runs_created: int
 
     @property
     def since(self) -> int:
         """The instants after it are those that may come due."""
-        return max(self.mark, self.closed_until)
+        return max(self.known.mark, self.closed_until)
 
     def next_after(self, at: int) -> int | None:
         """The job's next instant after both `at` and `since`; None = it has no more."""
-        if self.max_runs is not None and self.runs_created >= self.max_runs:
+        if self.max_runs is not None and self.known.runs_created >= self.max_runs:
             return None
         next_at = self.group.schedule.next_after_timestamp(max(at, self.since))
         return None if next_at is None or (self.end_at is not None and next_at > self.end_at) else next_at
@@ -89,9 +93,9 @@ class _Member:
 
 @dataclass(slots=True)
 class _Known:
-    """What stays known of a job while it is not scheduled, so that no instant comes due twice."""
+    """What stays true of a job whatever its definition, so that no instant comes due twice."""
 
-    mark: int = 0
+    mark: int = 0  # each instant up to it has its record
     runs_created: int = 0
 
 
@@ -121,13 +125,16 @@ class Scheduler:
         self._on_finished = on_finished
         self._groups: dict[GroupSchedule, _Group] = {}
         self._members: dict[str, _Member] = {}
-        self._left: dict[str, _Known] = {}
+        self._known: dict[str, _Known] = {}
         self._heap: list[tuple[int, int, _Group]] = []
         self._tickets = itertools.count()
         self._due: deque[tuple[_Member, int]] = deque()
         self._behind: dict[str, _Member] = {}
+        self._faulty: dict[str, _Member] = {}
+        self._faulty_until = 0.0
         self._settled: list[Due] = []
-        self._catch_up_free_at = 0.0
+        self._catch_up_free_at = 0.0  # monotonic
+        self._newest_now = 0
         self._wake = asyncio.Event()
         self._stopping = False
         self.last_pass_at: datetime | None = None  # the heartbeat of the loop, for status and metrics
@@ -145,22 +152,23 @@ class Scheduler:
         `accounted_until` and `runs_created` are the ledger's, None and 0 for a job that never came due;
         what the scheduler itself knows of the job is never set back.
         """
+        schedule = self._schedule_of(job)  # first of all: if it raises, nothing was changed
         old = self._detach(job.id)
-        known = self._left.setdefault(job.id, _Known())
+        known = self._known.setdefault(job.id, _Known())
         known.runs_created = max(known.runs_created, runs_created)
         if accounted_until is not None:
             known.mark = max(known.mark, int(accounted_until.timestamp()))
+        self._trust(known, self._now())
         if not job.enabled or job.deleted_at is not None:
             self._settle(old, self._now())
             return
-        member = self._member(job, known)
-        self._settle(old, member.since)
+        member = self._member(job, schedule, known)
+        self._settle(old, member.closed_until)
         next_at = member.next_after(member.since)
         if next_at is None:
             self._on_finished(job.id, _why_finished(member))
             return
         self._members[job.id] = member
-        del self._left[job.id]
         self._groups[member.group.schedule] = member.group
         member.group.members[job.id] = member
         now = self._now()
@@ -177,7 +185,7 @@ class Scheduler:
     def forget(self, job_id: str) -> None:
         """Drop a job that is deleted, with all that is known of it."""
         self.drop(job_id)
-        self._left.pop(job_id, None)
+        self._known.pop(job_id, None)
 
     def next_at(self, job_id: str) -> datetime | None:
         """When the job is due next, strictly after now; None = it is not scheduled."""
@@ -214,11 +222,16 @@ class Scheduler:
     async def _pass(self) -> None:
         """Record everything that is due now, a slice at a time, so that others get their turn between."""
         now = self._clock.now()
-        self.last_pass_at = now
         await self._record_settled(now)
-        self._collect(int(now.timestamp()))
+        self._look_at_the_clock(int(now.timestamp()))
         try:
-            while (due := self._slice(int(now.timestamp()))) and not self._stopping:
+            while not self._stopping:
+                now = self._clock.now()
+                if not self._due and not self._behind:
+                    self.last_pass_at = now
+                self._collect(int(now.timestamp()))
+                if not (due := self._slice(int(now.timestamp()))):
+                    break
                 await self._record(due, now)
                 await asyncio.sleep(0)
         finally:
@@ -235,7 +248,8 @@ class Scheduler:
             following = group.schedule.next_after_timestamp(at)
             simple = now - at <= ON_TIME_SECONDS and (following is None or following > now)
             for member in group.members.values():
-                if member.since < at and member.job_id not in self._behind:
+                waits = member.job_id in self._behind or member.job_id in self._faulty
+                if member.since < at and not waits:
                     if simple:
                         self._due.append((member, at))
                     else:
@@ -244,31 +258,44 @@ class Scheduler:
             self._arm(group, following if simple else group.schedule.next_after_timestamp(now))
 
     def _slice(self, now: int) -> list[Due]:
-        """The next jobs to be recorded in one write, with the fate of each of their due instants."""
+        """The next jobs to be recorded in one write, with the fate of each of their due instants.
+
+        Those that are on time come first: what a long outage left behind must not make them late.
+        """
         due: list[Due] = []
         while self._due and len(due) < PLANS_PER_WRITE:
             member, at = self._due.popleft()
             if self._is_current(member) and (member.end_at is None or at <= member.end_at):
                 due.append((member, [Occurrence(at, "run")]))
-        while self._behind and len(due) < PLANS_PER_WRITE:
+        room = INSTANTS_PER_WRITE - len(due)
+        while self._behind and room > 0:
             member = self._behind.pop(next(iter(self._behind)))
-            due.append((member, _catch_up(member, now)))
+            with self._blaming(member):
+                due.append((member, _catch_up(member, now)))
+                room -= len(due[-1][1]) + 1
         return due
 
     async def _record(self, due: list[Due], now: datetime) -> None:
         seconds = int(now.timestamp())
-        busy = [(member, instants) for member, instants in due if instants]
-        plans = [
-            self._plan(member, instants, now, self._document(member.job_id)) for member, instants in busy
-        ]
+        slots_from = self._catch_up_free_at
+        planned: list[tuple[_Member, JobPlan]] = []
+        for member, instants in due:
+            if instants:
+                with self._blaming(member):
+                    document = self._document(member.job_id)
+                    planned.append((member, self._plan(member, instants, now, document)))
         try:
-            answers = await self._ledger.record_due(plans, now) if plans else []
+            answers = await self._write([plan for _, plan in planned], now)
         except BaseException:
-            self._fall_behind(member for member, _ in due)
+            self._catch_up_free_at = slots_from
+            self._fall_behind(member for member, _ in due if member.job_id not in self._faulty)
             raise
-        for (member, instants), answer in zip(busy, answers, strict=True):
-            member.mark = max(member.mark, instants[-1].at)
-            member.runs_created += answer.runs
+        for (member, plan), answer in zip(planned, answers, strict=True):
+            if answer is None:
+                self._blame(member)
+            else:
+                member.known.mark = max(member.known.mark, int(plan.accounted_until.timestamp()))
+                member.known.runs_created += answer.runs
         for member, _ in due:
             if self._is_current(member) and member.next_after(seconds) is None:
                 self.drop(member.job_id)
@@ -279,8 +306,62 @@ class Scheduler:
         while self._settled:
             slice_ = self._settled[:PLANS_PER_WRITE]
             plans = [self._plan(member, instants, now, b"") for member, instants in slice_]
-            await self._ledger.record_due(plans, now)
+            await self._write(plans, now)
             del self._settled[: len(slice_)]
+
+    async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
+        """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
+
+        Raises `Unavailable` when it takes none, and then has recorded nothing.
+        """
+        if not plans:
+            return []
+        try:
+            return list(await self._ledger.record_due(plans, now))
+        except Unavailable:
+            raise
+        except Exception:
+            if len(plans) > 1:
+                return [one for plan in plans for one in await self._write([plan], now)]
+            log.exception("job %s cannot be recorded", plans[0].job_id, extra={"action": "schedule"})
+            return [None]
+
+    @contextmanager
+    def _blaming(self, member: _Member) -> Iterator[None]:
+        """A fault of one job is its own: it is set aside for a while, and the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("job %s cannot be scheduled", member.job_id, extra={"action": "schedule"})
+            self._blame(member)
+
+    def _blame(self, member: _Member) -> None:
+        if self._is_current(member):
+            if not self._faulty:
+                self._faulty_until = self._clock.monotonic() + FAULTY_SECONDS
+            self._faulty[member.job_id] = member
+
+    def _look_at_the_clock(self, now: int) -> None:
+        """Give set-aside jobs another chance, and see to marks that a wrong clock has put far ahead."""
+        if self._faulty and self._clock.monotonic() >= self._faulty_until:
+            self._fall_behind(self._faulty.values())
+            self._faulty.clear()
+        if now < self._newest_now - FAR_AHEAD_SECONDS:
+            log.warning("the clock was set back by more than a day", extra={"action": "clock"})
+            for known in self._known.values():
+                self._trust(known, now)
+            for group in self._groups.values():
+                self._arm(group, group.schedule.next_after_timestamp(now))
+            self._newest_now = now
+        self._newest_now = max(self._newest_now, now)
+
+    def _trust(self, known: _Known, now: int) -> None:
+        """A mark more than a day ahead was made by a clock that was wrong: go on from now.
+
+        Whatever ran meanwhile has its record, and one instant never gets two.
+        """
+        if known.mark > now + FAR_AHEAD_SECONDS:
+            known.mark = now
 
     def _plan(
         self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes
@@ -308,36 +389,36 @@ class Scheduler:
         return PlannedInstant(at, "run", datetime.fromtimestamp(start, UTC), one.trigger)
 
     def _catch_up_slot(self, now: datetime) -> float:
-        slot = max(self._catch_up_free_at, now.timestamp())
+        monotonic = self._clock.monotonic()
+        slot = max(self._catch_up_free_at, monotonic)
         self._catch_up_free_at = slot + 1 / CATCH_UP_PER_SECOND
-        return slot
+        return now.timestamp() + slot - monotonic
 
-    def _member(self, job: Job, known: _Known) -> _Member:
-        schedule = self._schedule_of(job)
+    def _member(self, job: Job, schedule: GroupSchedule, known: _Known) -> _Member:
+        opened = int(job.scheduled_since.timestamp())
         return _Member(
             job_id=job.id,
             tenant=job.tenant,
             user_id=job.user_id,
             revision=job.revision,
             group=self._groups.get(schedule) or _Group(schedule),
-            mark=max(known.mark, int(job.scheduled_since.timestamp())),
-            closed_until=0 if job.start_at is None else _ceil(job.start_at) - 1,
+            known=known,
+            closed_until=opened if job.start_at is None else max(opened, _ceil(job.start_at) - 1),
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
             catch_up=job.catch_up,
             window_seconds=job.catch_up_window_seconds,
             max_runs=job.max_runs,
-            runs_created=known.runs_created,
         )
 
     def _detach(self, job_id: str) -> _Member | None:
         """Take a job out of its group; what is known of it stays."""
         member = self._members.pop(job_id, None)
         self._behind.pop(job_id, None)
+        self._faulty.pop(job_id, None)
         if member is None:
             return None
-        self._left[job_id] = _Known(member.mark, member.runs_created)
         del member.group.members[job_id]
         if not member.group.members:
             del self._groups[member.group.schedule]
@@ -351,13 +432,12 @@ class Scheduler:
         """
         if member is None:
             return
-        due = [
-            replace(one, verdict="missed", reason=_CHANGED)
-            for one in _catch_up(member, min(until, self._now()))
-        ]
-        if due:
-            self._settled.append((member, due))
-            self._wake.set()
+        with self._blaming(member):
+            due = _catch_up(member, min(until, self._now()))
+            if due:
+                missed = [replace(one, verdict="missed", reason=_CHANGED) for one in due]
+                self._settled.append((member, missed))
+                self._wake.set()
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
@@ -367,6 +447,13 @@ class Scheduler:
         if at is not None and (group.next_at is None or at < group.next_at):
             group.next_at = at
             heapq.heappush(self._heap, (at, next(self._tickets), group))
+            if len(self._heap) > 2 * len(self._groups) + SPARE_ENTRIES:
+                self._heap = [
+                    (group.next_at, next(self._tickets), group)
+                    for group in self._groups.values()
+                    if group.next_at is not None
+                ]
+                heapq.heapify(self._heap)
 
     def _fall_behind(self, members: Iterable[_Member]) -> None:
         self._behind.update((member.job_id, member) for member in members if self._is_current(member))
@@ -392,6 +479,7 @@ def _notice_of_misses(missed: Sequence[Occurrence], definition: bytes, now: date
         return None
     first, last = _instant(missed[0].at), _instant(missed[-1].at)
     span = instant_text(last) if len(missed) == 1 else f"{instant_text(first)} to {instant_text(last)}"
+    more = "more than " if any(one.stands_for_more for one in missed) else ""
     run = run_id(run_key(job.id, last))
     return Notice(
         id=f"{run}.missed",
@@ -406,7 +494,7 @@ def _notice_of_misses(missed: Sequence[Occurrence], definition: bytes, now: date
         success=False,
         scheduled_for=last,
         finished_at=now,
-        error=f"{len(missed)} missed ({span}): {missed[-1].reason}",
+        error=f"{more}{len(missed)} missed ({span}): {missed[-1].reason}",
     )
 
 
@@ -419,7 +507,9 @@ def _catch_up(member: _Member, now: int) -> list[Occurrence]:
         catch_up=member.catch_up,
         window_seconds=member.window_seconds,
     )
-    return due if member.max_runs is None else list(_at_most(due, member.max_runs - member.runs_created))
+    if member.max_runs is None:
+        return due
+    return list(_at_most(due, member.max_runs - member.known.runs_created))
 
 
 def _at_most(due: list[Occurrence], runs: int) -> Iterator[Occurrence]:
@@ -441,7 +531,7 @@ def _jitter(member: _Member, at: int) -> float:
 
 
 def _why_finished(member: _Member) -> str:
-    if member.max_runs is not None and member.runs_created >= member.max_runs:
+    if member.max_runs is not None and member.known.runs_created >= member.max_runs:
         return f"completed: maxRuns {member.max_runs} is reached"
     if member.end_at is not None:
         return "completed: no instant is left before endAt"

@@ -278,3 +278,102 @@ async def test_what_came_due_before_a_new_schedule_is_recorded(engine: Engine) -
     engine.start()
     await engine.clock.advance(7 * 60)
     assert await engine.states(job) == ["missed"] * 3 + ["success"]
+
+
+async def test_a_job_that_cannot_be_scheduled_costs_no_other_an_instant(engine: Engine) -> None:
+    jobs = [engine.add("* * * * *") for _ in range(20)]
+    poisoned, broken = jobs[3], True
+    real = engine.scheduler._document
+
+    def document(job_id: str) -> bytes:
+        if job_id == poisoned.id and broken:
+            raise RuntimeError("a defect")
+        return real(job_id)
+
+    engine.scheduler._document = document
+    engine.start()
+    await engine.clock.advance(125)
+    for job in jobs:
+        assert await engine.states(job) == ([] if job is poisoned else ["success", "success"])
+    broken = False
+    await engine.clock.advance(60)
+    assert await engine.states(poisoned) == ["missed", "missed", "success"]
+
+
+async def test_a_plan_that_the_ledger_cannot_take_costs_no_other_an_instant(engine: Engine) -> None:
+    poisoned, healthy = engine.add("* * * * *"), engine.add("* * * * *")
+    real = engine.runs.record_due
+
+    async def picky(plans: list[JobPlan], now: object) -> list[Planned]:
+        if any(plan.job_id == poisoned.id for plan in plans):
+            raise RuntimeError("cannot be kept")
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = picky  # type: ignore[method-assign,assignment]
+    engine.start()
+    await engine.clock.advance(125)
+    assert await engine.states(healthy) == ["success", "success"]
+
+
+async def test_a_ledger_that_was_away_does_not_push_catch_up_runs_far_off(engine: Engine) -> None:
+    jobs = [engine.add("*/10 * * * *") for _ in range(30)]
+    real, away = engine.runs.record_due, True
+
+    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
+        if away:
+            raise Unavailable("the disk is full")
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
+    engine.start(executor=False)
+    await engine.clock.advance(15 * 60)
+    away = False
+    await engine.clock.advance(2)
+    starts = [(await engine.all_runs(job))[0].available_at for job in jobs]
+    assert max(starts) - engine.clock.now() < timedelta(seconds=4)
+
+
+async def test_max_runs_holds_though_the_job_changes_while_it_is_recorded(engine: Engine) -> None:
+    job = engine.add("* * * * *", maxRuns=1)
+    real = engine.runs.record_due
+
+    async def renamed_meanwhile(plans: list[JobPlan], now: object) -> list[Planned]:
+        engine.jobs[job.id] = job.evolve(name="another", revision=2)
+        engine.scheduler.put(engine.jobs[job.id])
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = renamed_meanwhile  # type: ignore[method-assign,assignment]
+    engine.start()
+    await engine.clock.advance(5 * 60)
+    assert await engine.states(job) == ["success"]
+
+
+async def test_a_clock_that_was_a_year_ahead_does_not_silence_a_job_for_a_year(engine: Engine) -> None:
+    job = engine.add("0 * * * *")
+    engine.start()
+    engine.clock.step(timedelta(days=365))
+    await engine.clock.advance(3600)
+    engine.clock.step(timedelta(days=-365))
+    await engine.clock.advance(2 * 3600)
+    runs = [run for run in await engine.all_runs(job) if run.scheduled_for < START + timedelta(days=1)]
+    assert [run.status for run in runs][-2:] == ["success", "success"]
+
+
+async def test_on_time_runs_go_before_what_an_outage_left_behind(engine: Engine) -> None:
+    for _ in range(30):
+        engine.add("* * * * *", catchUp="none")
+    engine.clock.step(timedelta(days=1))
+    await engine.clock.advance(59.9)
+    prompt = engine.add("* * * * *", overlap="allow")
+    order: list[str] = []
+    real = engine.runs.record_due
+
+    async def watched(plans: list[JobPlan], now: object) -> list[Planned]:
+        order.extend(plan.job_id for plan in plans)
+        if len(order) == len(plans):
+            await engine.clock.advance(0.2)
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = watched  # type: ignore[method-assign,assignment]
+    await engine.scheduler._pass()
+    assert prompt.id in order[:5]
