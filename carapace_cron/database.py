@@ -41,10 +41,11 @@ class _Write:
 
 
 class Database:
-    """A SQLite file (or ``:memory:``-like file in a temporary folder) behind SQLAlchemy Core.
+    """A SQLite file behind SQLAlchemy Core.
 
     `write` answers after the commit is on the disk. `read` sees all that was committed when it began and
-    never waits for a writer. Both raise `Unavailable` when the database cannot be used.
+    never waits for a writer. Both raise `Unavailable` when the database cannot be used, and from the
+    moment at which `close` is called.
     """
 
     def __init__(self, path: Path, migrate: Callable[[sa.Connection], None]) -> None:
@@ -72,10 +73,11 @@ class Database:
 
     async def close(self) -> None:
         """Finish the writes that were accepted, then let go of the file. Safe to call twice."""
-        if self._writer is not None:
+        writer, self._writer = self._writer, None  # first of all, so that nothing is queued behind the end
+        if writer is not None:
             self._writes.put(None)
-            await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
-            self._writer = None
+            await asyncio.get_running_loop().run_in_executor(None, writer.join)
+            self._refuse_the_rest()
         self._readers.shutdown(wait=True)
         self._engine.dispose()
 
@@ -84,8 +86,7 @@ class Database:
 
         `work` may be run twice (when a neighbour in its batch failed), so it changes only the database.
         """
-        if self._writer is None:
-            raise Unavailable("the database is closed")
+        self._check_open()
         loop = asyncio.get_running_loop()
         write = _Write(work, loop, loop.create_future())
         self._writes.put(write)
@@ -95,8 +96,21 @@ class Database:
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read connection in a thread."""
+        self._check_open()
         with self._counted():
             return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _check_open(self) -> None:
+        if self._writer is None:
+            raise Unavailable("the database is closed")
+
+    def _refuse_the_rest(self) -> None:
+        """Whatever became of the writer, nobody waits for it for ever."""
+        while not self._writes.empty():
+            write = self._writes.get_nowait()
+            if write is not None:
+                write.error = Unavailable("the database was closed before this was written")
+                _answer([write])
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

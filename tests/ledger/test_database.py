@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -97,6 +98,44 @@ async def test_after_closing_it_says_so(database: Database) -> None:
     await database.close()
     with pytest.raises(Unavailable, match="closed"):
         await database.write(add("late"))
+    with pytest.raises(Unavailable, match="closed"):
+        await count(database)
+
+
+async def test_a_write_during_the_closing_is_refused_and_not_forgotten(tmp_path: Path) -> None:
+    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    await database.open()
+    began, go_on = threading.Event(), threading.Event()
+
+    def slowly(connection: sa.Connection) -> None:
+        began.set()
+        go_on.wait(5)
+        add("slow")(connection)
+
+    slow = asyncio.create_task(database.write(slowly))
+    while not began.is_set():
+        await asyncio.sleep(0.001)
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    for late in (database.write(add("late")), count(database)):
+        with pytest.raises(Unavailable, match="closed"):
+            await asyncio.wait_for(late, 5)
+    go_on.set()
+    await asyncio.gather(slow, closing)
+
+
+async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
+    class Dying(Database):
+        def _write_loop(self) -> None:
+            """Ends before it has written anything."""
+
+    database = Dying(tmp_path / "ledger.sqlite", upgrade)
+    await database.open()
+    write = asyncio.create_task(database.write(add("lost")))
+    await asyncio.sleep(0)
+    await database.close()
+    with pytest.raises(Unavailable, match="closed before this was written"):
+        await asyncio.wait_for(write, 5)
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
