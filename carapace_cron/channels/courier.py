@@ -21,7 +21,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError
 from carapace_cron.ids import stable_fraction
 from carapace_cron.ledger.deliveries import Deliveries, Head, UnreadableNotice
-from carapace_cron.model.notice import Delivery
+from carapace_cron.model.notice import Delivery, Notice
 from carapace_cron.model.untrusted import one_line, presentable
 from carapace_cron.ports.channel import Channel, DeliveryFailed
 
@@ -48,6 +48,8 @@ class ChannelBook(Protocol):
     """What the courier asks of `carapace_cron.channels.registry.Channels`."""
 
     def resolve(self, channel_id: str, tenant: str) -> Channel | None: ...
+
+    def exists(self, channel_id: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,14 @@ class Courier:
         return seconds
 
     def _forget_all_but(self, heads: list[Head]) -> None:
-        """Channels with nothing waiting need no memory here."""
+        """Channels with nothing waiting need no memory here, but how the last try of an existing one went."""
         waiting = {head.channel_id for head in heads} | self._senders.keys()
         for memory in (self._turns, self._not_before):
             for channel_id in memory.keys() - waiting:
                 del memory[channel_id]
+        for channel_id in self._failing.keys() - waiting:
+            if not self._channels.exists(channel_id):
+                del self._failing[channel_id]
 
     def _seconds_left(self, head: Head, now: datetime) -> float:
         paused = self._not_before.get(head.channel_id, 0.0) - self._clock.monotonic()
@@ -205,8 +210,7 @@ class Courier:
         try:
             channel = self._channels.resolve(notice.channel_id, notice.tenant)
             if channel is None:
-                # Not permanent: settings may be wrong for an hour, and the results should survive that.
-                return DeliveryFailed(f'channel "{notice.channel_id}" is not configured: add it, or resend')
+                return self._no_channel(notice)
             await self._within_timeout(channel.send(presentable(notice)))
         except DeliveryFailed as failure:
             return failure
@@ -220,6 +224,15 @@ class Courier:
             # The exception's own text may hold a URL with a token in it; only its kind is told.
             return DeliveryFailed(f"the channel failed unexpectedly ({type(error).__name__}); see the log")
         return None
+
+    def _no_channel(self, notice: Notice) -> DeliveryFailed:
+        """Not permanent if nobody has it: settings may be wrong for an hour, and the results should survive
+        that. One that is others' is theirs: it must not wait at the head of their row."""
+        name = f'channel "{notice.channel_id}"'
+        return DeliveryFailed(
+            f'{name} is not configured for tenant "{notice.tenant}": add it, or resend',
+            permanent=self._channels.exists(notice.channel_id),
+        )
 
     async def _within_timeout(self, send: Coroutine[Any, Any, None]) -> None:
         """As `asyncio.timeout`, by our clock."""

@@ -46,6 +46,10 @@ class Channels:
             return HostChannelAdapter(self._host, channel_id) if known else None
         return self._made[channel_id] if _may_use(settings, tenant) else None
 
+    def exists(self, channel_id: str) -> bool:
+        """Whether it is a channel at all, of whichever tenant."""
+        return channel_id in self._settings or channel_id in self._host.channels()
+
     def ids_for(self, tenant: str) -> list[str]:
         """The ids that `tenant` may name, sorted."""
         own = {channel_id for channel_id, settings in self._settings.items() if _may_use(settings, tenant)}

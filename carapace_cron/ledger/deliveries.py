@@ -121,9 +121,16 @@ class Deliveries:
         )
 
     async def resend(self, sequence: int, now: datetime) -> bool:
-        """Let an undeliverable one wait again, in its old place. False when it is not undeliverable."""
+        """Let an undeliverable one wait again, in its old place, as if it were written `now`: it is tried
+        as long as a new one. False when it is not undeliverable."""
         return await self._step(
-            sequence, _UNDELIVERABLE, state="waiting", tries=0, next_try_at=now, finished_at=None
+            sequence,
+            _UNDELIVERABLE,
+            state="waiting",
+            tries=0,
+            next_try_at=now,
+            created_at=now,
+            finished_at=None,
         )
 
     async def of_run(self, run_id: str) -> list[Delivery]:

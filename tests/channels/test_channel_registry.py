@@ -56,6 +56,7 @@ def test_a_channel_of_one_tenant_does_not_exist_for_another(host: Host) -> None:
     assert registry.ids_for("acme") == ["all", "gateway", "ops"]
     assert registry.ids_for("rival") == ["all", "gateway"]
     assert registry.resolve("ops", "rival") is None
+    assert [name for name in ("ops", "gateway", "attic") if registry.exists(name)] == ["ops", "gateway"]
 
 
 def test_a_foreign_channel_and_an_unknown_one_are_refused_in_the_same_words(host: Host) -> None:

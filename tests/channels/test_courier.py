@@ -60,17 +60,22 @@ class Place:
 
 
 class Places:
-    """Every id is a place, but those in `unknown`."""
+    """Every id is a place, but those in `unknown`; one in `owners` is that tenant's alone."""
 
     def __init__(self) -> None:
         self.unknown: set[str] = set()
+        self.owners: dict[str, str] = {}
         self._places: defaultdict[str, Place] = defaultdict(Place)
 
     def __getitem__(self, channel_id: str) -> Place:
         return self._places[channel_id]
 
     def resolve(self, channel_id: str, tenant: str) -> Channel | None:
-        return None if channel_id in self.unknown else self[channel_id]
+        foreign = self.owners.get(channel_id, tenant) != tenant
+        return None if foreign or channel_id in self.unknown else self[channel_id]
+
+    def exists(self, channel_id: str) -> bool:
+        return channel_id not in self.unknown
 
 
 class Desk:
@@ -324,6 +329,22 @@ async def test_a_resent_one_goes_first_again(desk: Desk) -> None:
     assert await desk.state("1") == "delivered"
 
 
+async def test_a_resent_one_is_tried_for_a_day_like_a_new_one(desk: Desk) -> None:
+    desk.places["ops"].fail(retry_after_seconds=3600)
+    await desk.put(desk.make("1"))
+    await desk.at_rest()
+    for _ in range(24):
+        await desk.pass_time(3600)
+    assert await desk.state("1") == "undeliverable"
+    assert await desk.deliveries.resend((await desk.delivery("1")).sequence, desk.clock.now())
+    desk.wake.set()
+    await desk.at_rest()
+    for _ in range(24):
+        assert await desk.state("1") == "waiting"
+        await desk.pass_time(3600)
+    assert await desk.state("1") == "undeliverable"
+
+
 async def test_a_restart_goes_on_where_the_ledger_stands(desk: Desk) -> None:
     desk.places["ops"].fail()
     await desk.put(desk.make("1"), desk.make("2"), desk.make("3", "other"))
@@ -425,10 +446,31 @@ async def test_results_survive_an_hour_of_wrong_settings(desk: Desk) -> None:
     desk.places.unknown.add("ops")
     await desk.put(desk.make("1"))
     await desk.at_rest()
-    assert (await desk.delivery("1")).error == 'channel "ops" is not configured: add it, or resend'
+    expected = 'channel "ops" is not configured for tenant "acme": add it, or resend'
+    assert (await desk.delivery("1")).error == expected
     desk.places.unknown.clear()
     await desk.pass_time(3600)
     assert desk.places["ops"].taken == ["1"]
+
+
+async def test_a_channel_that_became_anothers_is_not_held_up_by_the_tenant_before(desk: Desk) -> None:
+    desk.places.owners["ops"] = "acme"
+    await desk.put(desk.make("1", tenant="rival"), desk.make("2"))
+    await desk.at_rest()
+    assert desk.places["ops"].taken == ["2"]
+    kept = await desk.delivery("1")
+    expected = 'channel "ops" is not configured for tenant "rival": add it, or resend'
+    assert (kept.state, kept.error) == ("undeliverable", expected)
+
+
+async def test_a_failure_is_forgotten_with_its_channel(desk: Desk) -> None:
+    desk.places["ops"].fail(permanent=True)
+    await desk.put(desk.make("1"))
+    await desk.at_rest()
+    assert list((await desk.courier.status()).failing) == ["ops"]
+    desk.places.unknown.add("ops")
+    await desk.pass_time(30)
+    assert (await desk.courier.status()).failing == {}
 
 
 async def test_a_row_that_holds_no_notice_is_given_up_and_blocks_nobody(desk: Desk) -> None:
