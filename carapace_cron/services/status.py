@@ -8,6 +8,7 @@ from typing import Any
 
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
+from carapace_cron.ledger.tokens import OPERATOR_TENANT
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule.zone import tzdata_version
@@ -34,7 +35,10 @@ class StatusReport:
         self._warnings = warnings
 
     async def of(self, actor: Actor, user_id: str | None = None) -> dict[str, Any]:
-        """Counts of a user's jobs and live runs; for admins also what they should look at."""
+        """Counts of a user's jobs and live runs; for the operator's admins also what they should look at.
+
+        Theirs alone: a warning names the objects of all tenants.
+        """
         require(actor, "jobs:read")
         user = user_of(actor, user_id)
         jobs = list(self._store.entries_of(actor.tenant, user))
@@ -52,7 +56,8 @@ class StatusReport:
             "lastPassAt": _text(self._scheduler.last_pass_at),
             "tzdataVersion": tzdata_version(),
         }
-        return {**report, "warnings": list(self._warnings())} if actor.is_admin else report
+        operates = actor.is_admin and actor.tenant == OPERATOR_TENANT
+        return {**report, "warnings": list(self._warnings())} if operates else report
 
 
 def _text(instant: datetime | None) -> str | None:

@@ -246,6 +246,19 @@ class TestTokens:
         assert made["id"] in {one["id"] for one in await api.data("tokens.list", [], who=operator)}
         assert await api.answer("tokens.revoke", [made["id"]], who=operator) == {"success": True}
 
+    async def test_only_the_operators_admins_read_warnings_as_they_name_the_jobs_of_all(
+        self, open_api: Any
+    ) -> None:
+        api = await open_api()
+        operator = api.cron.new_admin_token
+        key = "cron/jobs/job_1769774400000_0123456789abcdefghij.json"
+        await api.cron._house._objects.put(key, b"half a docu", if_absent=True)
+        api = await open_api()
+        [warning] = (await api.data("status", [], who=operator))["warnings"]
+        assert warning.startswith(f"{key} cannot be read: ")
+        for who in ("charlie", "ada", "alice"):
+            assert "warnings" not in await api.data("status", [], who=who)
+
     @pytest.mark.parametrize(
         ("params", "sentence"),
         [
