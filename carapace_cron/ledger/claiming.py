@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.ledger.planning import IN_LIST, chunks
-from carapace_cron.ledger.tables import attempts, definitions, runs
+from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def fair_shares(ready: Mapping[str, int], running: Mapping[str, int], slots: int
 def renew(connection: sa.Connection, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
     """Hold on to runs that are worked on; tells which are lost and which somebody wants stopped."""
     query = sa.select(runs.c.id, runs.c.cancel_reason).where(
-        runs.c.status == "running",
+        RUNNING,
         runs.c.lease_owner == owner,
         runs.c.id.in_(sa.bindparam("ids", expanding=True)),
     )
@@ -145,7 +145,7 @@ def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | N
         sa.select(runs, definitions.c.body, attempts.c.started_at.label("attempt_started_at"))
         .join(definitions, _SAME_DEFINITION)
         .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
-        .where(runs.c.status == sa.literal_column("'running'"), gone)
+        .where(RUNNING, gone)
     )
     return [
         _claim(row, row.lease_owner, row.attempt, row.attempt_started_at) for row in connection.execute(query)
@@ -155,25 +155,24 @@ def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | N
 def _lanes(connection: sa.Connection, slots: int, now: datetime) -> list[_Lane]:
     """Each lane in which something waits: by skipping from one to the next in the index, so that a
     thousand waiting runs of one user cost no more than one."""
-    rows = connection.execute(_LANES, {"now": now, "slots": slots})
+    rows = connection.execute(_LANES, {"now": now, "most": slots + 1})  # one more tells that there is more
     return [_Lane(row.lane, row.ready, row.next_at) for row in rows]
 
 
 def _lane_query() -> sa.Select[tuple[str, int, datetime | None]]:
-    queued = runs.c.status == sa.literal_column("'queued'")  # literal: the partial index needs to see it
-    first = sa.select(sa.func.min(runs.c.lane).label("lane")).where(queued).cte("lanes", recursive=True)
-    following = sa.select(sa.func.min(runs.c.lane)).where(queued, runs.c.lane > first.c.lane)
+    first = sa.select(sa.func.min(runs.c.lane).label("lane")).where(QUEUED).cte("lanes", recursive=True)
+    following = sa.select(sa.func.min(runs.c.lane)).where(QUEUED, runs.c.lane > first.c.lane)
     lanes = first.union_all(sa.select(following.scalar_subquery()).where(first.c.lane.is_not(None)))
     now = sa.bindparam("now", type_=runs.c.available_at.type)
     due = (
         sa.select(sa.literal(1).label("one"))
-        .where(queued, runs.c.lane == lanes.c.lane, runs.c.available_at <= now)
-        .limit(sa.bindparam("slots"))
+        .where(QUEUED, runs.c.lane == lanes.c.lane, runs.c.available_at <= now)
+        .limit(sa.bindparam("most"))
         .correlate(lanes)
         .subquery()
     )
     next_at = sa.select(sa.func.min(runs.c.available_at)).where(
-        queued, runs.c.lane == lanes.c.lane, runs.c.available_at > now
+        QUEUED, runs.c.lane == lanes.c.lane, runs.c.available_at > now
     )
     return sa.select(
         lanes.c.lane,
@@ -183,11 +182,10 @@ def _lane_query() -> sa.Select[tuple[str, int, datetime | None]]:
 
 
 _LANES = _lane_query()
-_RUNNING = runs.c.status == sa.literal_column("'running'")  # literal: the partial index needs to see it
 
 
 def _running(connection: sa.Connection) -> dict[str, int]:
-    query = sa.select(runs.c.lane, sa.func.count()).where(_RUNNING).group_by(runs.c.lane)
+    query = sa.select(runs.c.lane, sa.func.count()).where(RUNNING).group_by(runs.c.lane)
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
@@ -199,7 +197,7 @@ _FIRST_OF_LANE = (
     sa.select(runs, definitions.c.body)
     .join(definitions, _SAME_DEFINITION)
     .where(
-        runs.c.status == sa.literal_column("'queued'"),
+        QUEUED,
         runs.c.lane == sa.bindparam("lane"),
         runs.c.available_at <= sa.bindparam("now", type_=runs.c.available_at.type),
     )
@@ -219,7 +217,7 @@ _START_RUN = (
 )
 _START_ATTEMPT = sa.insert(attempts)
 _CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
-    runs.c.status == sa.literal_column("'running'"),
+    RUNNING,
     runs.c.lease_owner == sa.bindparam("owner"),
     runs.c.cancel_reason.is_not(None),
 )

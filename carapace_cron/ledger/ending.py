@@ -1,7 +1,8 @@
 """The ends of attempts and runs: what was recorded of them, and what an end sets free.
 
 Plain functions on a connection, inside the writer's transaction; `ledger/runs.py` is the door to them.
-Every end of a run goes through `_finish`, so that the next run in line and the notice are never forgotten.
+An attempt's end goes through `_finish`, a cancellation between attempts through `_count_cancelled`: both
+see to the counts and the notice, and whoever calls them to the next run in line.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from carapace_cron.ledger.deliveries import insert_delivery
-from carapace_cron.ledger.tables import attempts, definitions, progress, runs
+from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
 from carapace_cron.model.job import Job, Notify
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.run import Outcome, RunState
@@ -83,14 +85,15 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
 
     Returns the ids of the running ones.
     """
-    alive = connection.execute(
-        sa.select(runs.c.id, runs.c.status)
-        .where(runs.c.job_id == job_id, runs.c.status.in_(("queued", "running")))
-        .order_by(runs.c.sequence.desc())  # the newest first: ending one must not set a later one free
-    ).all()
-    for row in alive:
-        cancel_run(connection, row.id, reason, now)
-    return [row.id for row in alive if row.status == "running"]
+    of_job = runs.c.job_id == job_id
+    ended = {"status": "cancelled", "reason": reason, "finished_at": now, "available_at": None}
+    begun = connection.execute(sa.select(runs).where(of_job, QUEUED, runs.c.attempt > 0)).all()
+    connection.execute(sa.update(runs).where(of_job, QUEUED).values(**ended))
+    for row in begun:
+        _count_cancelled(connection, row, reason, now)
+    asked = sa.func.coalesce(runs.c.cancel_reason, reason)
+    connection.execute(sa.update(runs).where(of_job, RUNNING).values(cancel_reason=asked))
+    return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
 
 
 def cancel_run(connection: sa.Connection, run: str, reason: str, now: datetime) -> str | None:
@@ -118,11 +121,15 @@ def cancel_run(connection: sa.Connection, run: str, reason: str, now: datetime) 
 def _count_cancelled(connection: sa.Connection, row: sa.Row[Any], reason: str, now: datetime) -> None:
     """A run that had begun ends between two attempts: it counts, and its owner hears of it."""
     same = (definitions.c.job_id == row.job_id) & (definitions.c.revision == row.revision)
-    job = Job.model_validate_json(connection.execute(sa.select(definitions.c.body).where(same)).scalar_one())
+    body = connection.execute(sa.select(definitions.c.body).where(same)).scalar_one()
+    try:
+        job: Job | None = Job.model_validate_json(body)
+    except ValidationError:
+        job = None  # another version's: it counts, but what its owner wants to hear is not known
     previous = _last_statuses(connection, [row.job_id]).get(row.job_id)
     counted = {"job": row.job_id, "failed": 0, "to_status": "cancelled"}
     connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
-    if wants_notice(job.notify, "cancelled", previous):
+    if job is not None and wants_notice(job.notify, "cancelled", previous):
         notice = Notice(
             id=f"{row.id}.ended",
             tenant=row.tenant,
@@ -162,7 +169,7 @@ def wants_notice(notify: Notify, status: str, previous: str | None) -> bool:
 def _held(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, tuple[Any, str | None]]:
     """run id → ((lease owner, attempt), reason to cancel) of those that are running."""
     query = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_reason).where(
-        runs.c.status == "running", runs.c.id.in_(sa.bindparam("ids", expanding=True))
+        RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True))
     )
     held: dict[str, tuple[Any, str | None]] = {}
     for start in range(0, len(run_ids), IN_LIST):
@@ -244,7 +251,7 @@ _COUNT = (
 )
 _FIRST_ALIVE = (
     sa.select(runs.c.id, runs.c.status, runs.c.available_at)
-    .where(runs.c.job_id == sa.bindparam("job"), runs.c.status.in_(("queued", "running")), runs.c.serial)
+    .where(runs.c.job_id == sa.bindparam("job"), ALIVE, runs.c.serial)
     .order_by(runs.c.sequence)
     .limit(1)
 )

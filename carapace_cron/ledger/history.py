@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from carapace_cron.errors import InvalidValue
 from carapace_cron.ledger.tables import (
+    ALIVE,
     attempts,
     definitions,
     deliveries,
@@ -100,7 +101,7 @@ def count_alive(connection: sa.Connection, tenant: str, user_id: str | None) -> 
     """How many runs are queued and running, by state."""
     query = (
         sa.select(runs.c.status, sa.func.count())
-        .where(runs.c.status.in_(("queued", "running")), runs.c.tenant == tenant)
+        .where(ALIVE, runs.c.tenant == tenant)
         .group_by(runs.c.status)
     )
     if user_id is not None:
@@ -111,13 +112,14 @@ def count_alive(connection: sa.Connection, tenant: str, user_id: str | None) -> 
 def prune(connection: sa.Connection, before: datetime) -> int:
     """Remove ended runs older than `before` with all that hangs on them, one batch; how many went.
 
+    Runs are recorded in about the order in which they end, so it is enough to look at the oldest.
     The last trace of a job's instants, `progress`, stays, so a removed run can never come due again.
     """
+    oldest = sa.select(runs.c.sequence).order_by(runs.c.sequence).limit(PRUNE_BATCH)
     old = (
         sa.select(runs.c.id)
-        .where(runs.c.finished_at < before, runs.c.status.not_in(("queued", "running")))
+        .where(runs.c.sequence.in_(oldest), runs.c.finished_at < before)
         .where(~sa.exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == "waiting"))
-        .limit(PRUNE_BATCH)
     )
     ids = list(connection.execute(old).scalars())
     for column in (attempts.c.run_id, deliveries.c.run_id, runs.c.id):

@@ -20,7 +20,7 @@ from carapace_cron.ids import run_id
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.history import one_run
-from carapace_cron.ledger.tables import definitions, progress, runs
+from carapace_cron.ledger.tables import ALIVE, definitions, progress, runs
 from carapace_cron.model.job import Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
@@ -175,6 +175,7 @@ def record_manual(connection: sa.Connection, plan: JobPlan, key: str, now: datet
         )
     if way.alive and plan.overlap == "cancelPrevious":
         cancel_runs(connection, plan.job_id, "a newer run was asked for; overlap is cancelPrevious", now)
+    _check_room(connection, plan.job_id)
     keep_definitions(connection, [(plan.job_id, plan.revision, plan.definition)])
     row = run_row(plan, _free_instant(connection, plan.job_id, now), "manual")
     row |= {"id": run_id(key), "available_at": None if way.alive else now}
@@ -184,6 +185,12 @@ def record_manual(connection: sa.Connection, plan: JobPlan, key: str, now: datet
     made = one_run(connection, run_id(key))
     assert made is not None
     return made
+
+
+def _check_room(connection: sa.Connection, job_id: str) -> None:
+    count = sa.select(sa.func.count()).select_from(runs).where(ALIVE, runs.c.job_id == job_id)
+    if connection.execute(count).scalar_one() >= MAX_WAITING:
+        raise Conflict(f"{MAX_WAITING} runs of this job have not ended; wait for some, or cancel them")
 
 
 def _free_instant(connection: sa.Connection, job_id: str, now: datetime) -> datetime:
@@ -244,17 +251,21 @@ def _known_instants(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[
 
 
 def _alive(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InTheWay]:
-    how_many = sa.func.count().over(partition_by=runs.c.job_id)
-    query = (
-        sa.select(runs.c.job_id, runs.c.id, runs.c.scheduled_for, how_many)
-        .where(runs.c.status.in_(("queued", "running")), runs.c.serial)
-        .where(runs.c.job_id.in_(sa.bindparam("ids", expanding=True)))
-        .order_by(runs.c.job_id, runs.c.sequence.desc())
+    """Per job, the first of its serial runs that are alive, and how many there are."""
+    first = sa.func.min(runs.c.sequence).label("first")
+    counted = (
+        sa.select(runs.c.job_id, first, sa.func.count().label("alive"))
+        .where(ALIVE, runs.c.serial, runs.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+        .group_by(runs.c.job_id)
+        .subquery()
+    )
+    query = sa.select(runs.c.job_id, runs.c.id, runs.c.scheduled_for, counted.c.alive).join(
+        counted, runs.c.sequence == counted.c.first
     )
     found: dict[str, _InTheWay] = {}
     for chunk in chunks(list(dict.fromkeys(job_ids)), IN_LIST):
-        for job_id, alive_id, scheduled_for, count in connection.execute(query, {"ids": chunk}):
-            found[job_id] = _InTheWay(alive_id, scheduled_for, count)
+        for row in connection.execute(query, {"ids": chunk}):
+            found[row.job_id] = _InTheWay(row.id, row.scheduled_for, row.alive)
     return found
 
 

@@ -97,6 +97,8 @@ runs = sa.Table(
     # schedule has, so it never takes the place of a scheduled one.
     sa.UniqueConstraint("job_id", "scheduled_for"),
     sa.Index("runs_by_user", "tenant", "user_id", "scheduled_for"),
+    sa.Index("runs_by_tenant", "tenant", "scheduled_for"),
+    sa.Index("runs_by_definition", "job_id", "revision"),
     sa.Index(
         "runs_claimable",
         "lane",
@@ -118,6 +120,11 @@ runs = sa.Table(
         postgresql_where=sa.text("status IN ('queued', 'running')"),
     ),
 )
+
+# Literals, not bound values: only then does the database see that its partial indexes fit.
+QUEUED = runs.c.status == sa.literal_column("'queued'")
+RUNNING = runs.c.status == sa.literal_column("'running'")
+ALIVE = runs.c.status.in_([sa.literal_column("'queued'"), sa.literal_column("'running'")])
 
 attempts = sa.Table(
     "attempts",

@@ -115,6 +115,8 @@ def upgrade() -> None:
         sqlite_where=sa.text("status IN ('queued', 'running')"),
         postgresql_where=sa.text("status IN ('queued', 'running')"),
     )
+    op.create_index("runs_by_definition", "runs", ["job_id", "revision"], unique=False)
+    op.create_index("runs_by_tenant", "runs", ["tenant", "scheduled_for"], unique=False)
     op.create_index("runs_by_user", "runs", ["tenant", "user_id", "scheduled_for"], unique=False)
     op.create_index(
         "runs_claimable",
