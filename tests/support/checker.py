@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ENDED = frozenset({"success", "degraded", "failure", "timeout", "cancelled"})
+_BUSY = "the gateway was busy for some seconds"  # on record, but nobody is told of seconds
 NOT_RUN = frozenset({"skipped", "missed"})
 
 SECOND = timedelta(seconds=1)
@@ -274,7 +275,7 @@ def _untold_misses(jobs: Sequence[JobMade], seen: Evidence, arrived: Mapping[str
     """Of what a job missed in one go its owner hears once, in the name of the last; so at least once."""
     missed: dict[str, list[str]] = defaultdict(list)
     for run in seen.runs:
-        if run["status"] == "missed":
+        if run["status"] == "missed" and _BUSY not in (run["reason"] or ""):
             missed[run["job_id"]].append(run["id"])
     return [
         f"{job.channel}: nothing arrived of all that {job.id} missed"
