@@ -20,7 +20,12 @@ CatchUp = Literal[
     "all",  # each runs, oldest first, one after another
     "none",  # none runs
 ]
-Notify = Literal["always", "failure", "change", "never"]
+Notify = Literal[  # which ends of runs are told; misses are told by all but never
+    "always",
+    "failure",  # each end that is not good: failure, timeout, cancelled
+    "change",  # from good to not good and back, and the first end
+    "never",
+]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 # Control characters, other line ends, and what turns the direction of a line around for its reader.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
@@ -21,7 +20,7 @@ class Record(BaseModel):
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
     )
 
-    def evolve(self, **changes: Any) -> Any:
+    def evolve(self, **changes: Any) -> Self:
         """A copy with `changes` (python names). The values are trusted; outside input goes through parse."""
         return self.model_copy(update=changes)
 
@@ -53,10 +52,10 @@ Instant = Annotated[
 """An aware UTC datetime; on the wire ISO 8601 with Z."""
 
 
-def explain(error: ValidationError, *, where: str = "") -> InvalidValue:
+def explain(error: ValidationError) -> InvalidValue:
     """The first fault of a pydantic error as one sentence of ours: field, value and what would do."""
     first = error.errors(include_url=False)[0]
-    field = _path(first["loc"], where)
+    field = ".".join(map(str, first["loc"])) or "data"
     given = first["input"]
     if first["type"] == "missing":
         return InvalidValue(f"missing required field {field!r}", field=field)
@@ -109,11 +108,6 @@ _EXPECTED = {  # pydantic's types of errors, in our words
 def _plain(bound: Any) -> Any:
     """Whole numbers without a point: 86400, not 86400.0."""
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-
-
-def _path(loc: Sequence[int | str], where: str) -> str:
-    parts = [where] if where else []
-    return ".".join([*parts, *map(str, loc)]) or "data"
 
 
 def _shown(value: Any) -> str:

@@ -22,12 +22,22 @@ RunState = Literal[
     "missed",  # did not start: too late, or superseded by a later instant; the reason says which
 ]
 RUN_STATES: tuple[str, ...] = get_args(RunState)
-AttemptState = Literal["running", "success", "degraded", "failure", "timeout", "cancelled", "lost"]
-OutcomeStatus = Literal["success", "degraded", "failure", "timeout", "cancelled", "lost"]
-Trigger = Literal["schedule", "catchUp", "manual"]
+OutcomeStatus = Literal[
+    "success",
+    "degraded",  # as of a run
+    "failure",
+    "timeout",  # stopped at the job's timeoutSeconds
+    "cancelled",
+    "lost",  # its gateway stopped, or its lease went to another: what became of the work is not known
+]
+Trigger = Literal[
+    "schedule",
+    "catchUp",  # of the schedule too, but late
+    "manual",  # somebody asked
+]
 
 OUTPUT_LIMIT = 65_536  # characters of an attempt's output that are kept, head and tail
-ERROR_LIMIT = 2_000
+ERROR_LIMIT = 2_000  # characters of its error, likewise
 
 
 @dataclass(frozen=True, slots=True)

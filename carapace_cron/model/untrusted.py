@@ -12,7 +12,7 @@ from carapace_cron.model.notice import Notice
 from carapace_cron.model.run import ERROR_LIMIT, bounded
 
 CHANNEL_OUTPUT_LIMIT = 16_384  # characters of a run's output that a channel gets, head and tail
-NAME_LIMIT = 200
+NAME_LIMIT = 200  # characters of a title
 
 _ESCAPE_SEQUENCES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
@@ -55,9 +55,8 @@ def one_line(text: str, limit: int = NAME_LIMIT) -> str:
 
 def presentable(notice: Notice) -> Notice:
     """The notice as channels get it: name on one line, output and error cleaned and bounded."""
-    presented: Notice = notice.evolve(
+    return notice.evolve(
         job_name=one_line(notice.job_name),
         output=bounded(clean(notice.output), CHANNEL_OUTPUT_LIMIT),
         error=None if notice.error is None else bounded(clean(notice.error), ERROR_LIMIT),
     )
-    return presented
