@@ -14,26 +14,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from carapace_cron.ledger.planning import IN_LIST, chunks
+from carapace_cron.ledger.statements import SAME_DEFINITION, chunks
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run that `owner` may work on until `lease_until`, and how often it was begun before."""
+    """An attempt that `owner` may make of a run, as long as it holds the lease."""
 
     run_id: str
     job_id: str
     tenant: str
     user_id: str
-    revision: int
     definition: bytes
     scheduled_for: datetime
     trigger: str
-    attempt: int  # the number of this attempt, from 1
+    attempt: int  # from 1
     owner: str
     started_at: datetime  # of this attempt
-    cancel_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +57,11 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
+    """`ready`: its runs that are due, counted only as far as it matters. `next_at`: when the next one is."""
+
     name: str
     ready: int
     next_at: datetime | None
-
-
-_SAME_DEFINITION = (definitions.c.job_id == runs.c.job_id) & (definitions.c.revision == runs.c.revision)
 
 
 def claim(
@@ -127,7 +124,7 @@ def renew(connection: sa.Connection, *, owner: str, run_ids: Sequence[str], unti
         runs.c.id.in_(sa.bindparam("ids", expanding=True)),
     )
     ours: dict[str, str | None] = {}
-    for chunk in chunks(run_ids, IN_LIST):
+    for chunk in chunks(run_ids):
         ours.update((row.id, row.cancel_reason) for row in connection.execute(query, {"ids": chunk}))
     if ours:
         connection.execute(_EXTEND, [{"run": run, "until": until} for run in ours])
@@ -143,7 +140,7 @@ def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | N
         gone |= runs.c.lease_owner != unless_owner
     query = (
         sa.select(runs, definitions.c.body, attempts.c.started_at.label("attempt_started_at"))
-        .join(definitions, _SAME_DEFINITION)
+        .join(definitions, SAME_DEFINITION)
         .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
         .where(RUNNING, gone)
     )
@@ -195,7 +192,7 @@ def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -
 
 _FIRST_OF_LANE = (
     sa.select(runs, definitions.c.body)
-    .join(definitions, _SAME_DEFINITION)
+    .join(definitions, SAME_DEFINITION)
     .where(
         QUEUED,
         runs.c.lane == sa.bindparam("lane"),
@@ -235,14 +232,12 @@ def _claim(row: sa.Row[Any], owner: str, attempt: int, started_at: datetime) -> 
         job_id=row.job_id,
         tenant=row.tenant,
         user_id=row.user_id,
-        revision=row.revision,
         definition=row.body,
         scheduled_for=row.scheduled_for,
         trigger=row.trigger,
         attempt=attempt,
         owner=owner,
         started_at=started_at,
-        cancel_reason=row.cancel_reason,
     )
 
 

@@ -1,7 +1,7 @@
 """The outbox: notices that wait for their channel, in order per channel, and the record of how it went.
 
-A notice is written by `insert_delivery` in the transaction that ends its run, so there is no moment at
-which a run has ended and its notice could get lost. The courier does the rest, one write a step.
+A notice is written by `insert_delivery` in the transaction that ends its run, or that records the misses
+it tells of, so there is no moment at which it could get lost. The courier does the rest, one write a step.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic import ValidationError
-from sqlalchemy.dialects import postgresql, sqlite
 
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError
+from carapace_cron.ledger.statements import insert_for
 from carapace_cron.ledger.tables import deliveries, runs
 from carapace_cron.model.notice import Delivery, DeliveryState, Notice
 from carapace_cron.model.run import ERROR_LIMIT, bounded
@@ -55,8 +55,7 @@ class UnreadableNotice(CarapaceError):
 def insert_delivery(connection: sa.Connection, notice: Notice, now: datetime) -> None:
     """Put `notice` last in its channel's row, to be sent at once. A repeat (same id) changes nothing."""
     kept = presentable(notice)
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(deliveries).values(
+    statement = insert_for(connection, deliveries).values(
         id=kept.id,
         channel_id=kept.channel_id,
         run_id=kept.run_id,

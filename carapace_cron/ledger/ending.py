@@ -16,12 +16,11 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from carapace_cron.ledger.deliveries import insert_delivery
+from carapace_cron.ledger.statements import chunks
 from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
 from carapace_cron.model.job import Job, Notify
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.run import Outcome, RunState
-
-IN_LIST = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,16 @@ class Ended:
 
 
 def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[Ended]:
+    """Record the ends whose lease still holds, with all that follows; one answer each, in their order."""
     held = _held(connection, [end.run_id for end in ends])
-    accepted = [end for end in ends if held.get(end.run_id, (None,))[0] == (end.owner, end.attempt)]
+    accepted = [end for end in ends if (end.run_id, end.owner, end.attempt) in held]
     if accepted:
         connection.execute(_END_ATTEMPT, [_attempt_values(end) for end in accepted])
     statuses: dict[str, str] = {}
     again: list[AttemptEnd] = []
     final: list[AttemptEnd] = []
     for end in accepted:
-        cancelled = held[end.run_id][1] is not None
+        cancelled = held[end.run_id, end.owner, end.attempt] is not None
         if end.retry_at is not None and not cancelled:
             again.append(end)
             statuses[end.run_id] = "queued"
@@ -96,20 +96,20 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
     return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
 
 
-def cancel_run(connection: sa.Connection, run: str, reason: str, now: datetime) -> str | None:
+def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetime) -> str | None:
     """Cancel one run; its status afterwards ("running" = asked to stop), None when there is none."""
-    row = connection.execute(sa.select(runs).where(runs.c.id == run)).one_or_none()
+    row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).one_or_none()
     if row is None:
         return None
     if row.status == "running":
         asked = sa.func.coalesce(runs.c.cancel_reason, reason)
-        connection.execute(sa.update(runs).where(runs.c.id == run).values(cancel_reason=asked))
+        connection.execute(sa.update(runs).where(runs.c.id == run_id).values(cancel_reason=asked))
         return "running"
     if row.status != "queued":
         return str(row.status)
     connection.execute(
         sa.update(runs)
-        .where(runs.c.id == run)
+        .where(runs.c.id == run_id)
         .values(status="cancelled", reason=reason, finished_at=now, available_at=None)
     )
     if row.attempt > 0:
@@ -166,16 +166,17 @@ def wants_notice(notify: Notify, status: str, previous: str | None) -> bool:
     return notify == "always" or (notify == "failure" and not good)
 
 
-def _held(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, tuple[Any, str | None]]:
-    """run id → ((lease owner, attempt), reason to cancel) of those that are running."""
+def _held(
+    connection: sa.Connection, run_ids: Sequence[str]
+) -> dict[tuple[str, str, int], str | None]:
+    """The fence: (run id, lease owner, attempt) → reason to cancel, of those that are running."""
     query = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_reason).where(
         RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True))
     )
-    held: dict[str, tuple[Any, str | None]] = {}
-    for start in range(0, len(run_ids), IN_LIST):
-        ids = run_ids[start : start + IN_LIST]
-        for row in connection.execute(query, {"ids": ids}):
-            held[row.id] = ((row.lease_owner, row.attempt), row.cancel_reason)
+    held: dict[tuple[str, str, int], str | None] = {}
+    for chunk in chunks(run_ids):
+        rows = connection.execute(query, {"ids": chunk})
+        held.update(((row.id, row.lease_owner, row.attempt), row.cancel_reason) for row in rows)
     return held
 
 
@@ -195,8 +196,8 @@ def _last_statuses(connection: sa.Connection, job_ids: Sequence[str]) -> dict[st
         progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
     )
     found: dict[str, str | None] = {}
-    for start in range(0, len(job_ids), IN_LIST):
-        rows = connection.execute(query, {"ids": job_ids[start : start + IN_LIST]})
+    for chunk in chunks(job_ids):
+        rows = connection.execute(query, {"ids": chunk})
         found.update((row.job_id, row.last_status) for row in rows)
     return found
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from carapace_cron.database import Database
 from carapace_cron.ids import random_text
-from carapace_cron.ledger.planning import insert_for
+from carapace_cron.ledger.statements import insert_for
 from carapace_cron.ledger.tables import facts
 
 

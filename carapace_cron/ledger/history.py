@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.errors import InvalidValue
+from carapace_cron.ledger.statements import SAME_DEFINITION
 from carapace_cron.ledger.tables import (
     ALIVE,
     attempts,
@@ -125,8 +126,7 @@ def prune(connection: sa.Connection, before: datetime) -> int:
     for column in (attempts.c.run_id, deliveries.c.run_id, runs.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(ids)))
     if not ids:
-        same = (runs.c.job_id == definitions.c.job_id) & (runs.c.revision == definitions.c.revision)
-        connection.execute(sa.delete(definitions).where(~sa.exists().where(same)))
+        connection.execute(sa.delete(definitions).where(~sa.exists().where(SAME_DEFINITION)))
     return len(ids)
 
 

@@ -6,29 +6,25 @@ Plain functions on a connection, inside the writer's transaction; `ledger/runs.p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from carapace_cron.errors import Conflict
 from carapace_cron.ids import run_id
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.history import one_run
+from carapace_cron.ledger.statements import chunks, insert_for
 from carapace_cron.ledger.tables import ALIVE, definitions, progress, runs
 from carapace_cron.model.job import Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Run, Trigger, run_key
 
-T = TypeVar("T")
-
-IN_LIST = 500  # ids in one IN (…): far below SQLite's limit of bound values
 MAX_WAITING = 1_000  # runs of one job that may wait for each other; more are skipped
 
 
@@ -232,19 +228,14 @@ def keep_definitions(connection: sa.Connection, bodies: Iterable[tuple[str, int,
         connection.execute(insert_for(connection, definitions).on_conflict_do_nothing(), rows)
 
 
-def insert_for(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows ON CONFLICT, in the dialect of the connection."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
 def _known_instants(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[tuple[str, datetime]]:
-    """The instants of `plans` that have a record: after a crash between two gateways' decisions."""
+    """The instants of `plans` that have a record: another gateway was quicker, or a clock was set back."""
     wanted = [(plan.job_id, instant.scheduled_for) for plan in plans for instant in plan.instants]
     known: set[tuple[str, datetime]] = set()
     by_identity = sa.select(runs.c.job_id, runs.c.scheduled_for).where(
         runs.c.id.in_(sa.bindparam("ids", expanding=True))
     )
-    for chunk in chunks(wanted, IN_LIST):
+    for chunk in chunks(wanted):
         ids = [run_id(run_key(job_id, at)) for job_id, at in chunk]
         known.update((row.job_id, row.scheduled_for) for row in connection.execute(by_identity, {"ids": ids}))
     return known
@@ -263,7 +254,7 @@ def _alive(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InTh
         counted, runs.c.sequence == counted.c.first
     )
     found: dict[str, _InTheWay] = {}
-    for chunk in chunks(list(dict.fromkeys(job_ids)), IN_LIST):
+    for chunk in chunks(list(dict.fromkeys(job_ids))):
         for row in connection.execute(query, {"ids": chunk}):
             found[row.job_id] = _InTheWay(row.id, row.scheduled_for, row.alive)
     return found
@@ -293,16 +284,6 @@ def _advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Seque
             for plan, answer in zip(plans, answers, strict=True)
         ],
     )
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """
-    >>> list(chunks([1, 2, 3], 2))
-    [[1, 2], [3]]
-    """
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def _text(instant: datetime | None) -> str:

@@ -1,7 +1,7 @@
 """The run queue and the record of runs: the one door through which scheduler, executor and services go.
 
 The scheduler records what is due, the executor claims it and records how it ended; they meet only here,
-so either may live in another process. `changed` is set whenever something may have become claimable, for
+so either could live in another process. `changed` is set whenever something may have become claimable, for
 whoever lives in this one; `ended` whenever a notice may be waiting.
 """
 
@@ -48,11 +48,13 @@ class Runs:
         return run
 
     async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed:
+        """Take up to `slots` due runs, each with a new attempt; see `claiming.claim`."""
         return await self._database.write(
             lambda c: claiming.claim(c, owner=owner, slots=slots, now=now, lease_until=lease_until)
         )
 
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
+        """Hold the leases of `run_ids` until then; tells which are lost, and which are to be stopped."""
         return await self._database.write(
             lambda c: claiming.renew(c, owner=owner, run_ids=run_ids, until=until)
         )
@@ -64,6 +66,7 @@ class Runs:
         )
 
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
+        """Record how attempts ended, all in one transaction; see `ending.record_ends`."""
         answers = await self._database.write(lambda c: ending.record_ends(c, ends))
         self.changed.set()
         self.ended.set()
@@ -88,9 +91,11 @@ class Runs:
         return await self._database.read(lambda c: history.run_page(c, wanted, limit, cursor))
 
     async def get(self, run_id: str) -> Run | None:
+        """The run; None when there is none, or retention removed it."""
         return await self._database.read(lambda c: history.one_run(c, run_id))
 
     async def attempts(self, run_id: str) -> list[dict[str, Any]]:
+        """The rows of a run's attempts, the first one first; empty when there is no such run."""
         return await self._database.read(lambda c: history.attempts_of(c, run_id))
 
     async def progress(self) -> dict[str, Progress]:
@@ -98,9 +103,11 @@ class Runs:
         return await self._database.read(history.all_progress)
 
     async def progress_of(self, job_ids: Sequence[str]) -> dict[str, Progress]:
+        """The same of these jobs; those that never came due are left out."""
         return await self._database.read(lambda c: history.progress_of(c, job_ids))
 
     async def count_alive(self, tenant: str, user_id: str | None = None) -> Mapping[str, int]:
+        """How many runs are queued and running, by state; a state without any is left out."""
         return await self._database.read(lambda c: history.count_alive(c, tenant, user_id))
 
     async def prune(self, before: datetime) -> int:

@@ -43,7 +43,7 @@ objects = sa.Table(  # the embedded object store: what a bucket holds on S3
     sa.Column("modified_at", InstantColumn, nullable=False),
 )
 
-facts = sa.Table(  # single values of this ledger: its own id, the version of the zone data
+facts = sa.Table(  # single values of this ledger, such as its own id
     "facts",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
@@ -141,7 +141,7 @@ attempts = sa.Table(
     sa.Column("metadata", sa.JSON),
 )
 
-deliveries = sa.Table(  # the outbox: written with the end of the run that it tells of
+deliveries = sa.Table(  # the outbox: written with the end of the run, or the misses, that it tells of
     "deliveries",
     metadata,
     sa.Column("sequence", sa.Integer, primary_key=True),

@@ -1,0 +1,34 @@
+"""What several files of the ledger say alike: long lists of ids, INSERT … ON CONFLICT, a run's definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from carapace_cron.ledger.tables import definitions, runs
+
+T = TypeVar("T")
+
+IN_LIST = 500  # ids in one IN (…): far below SQLite's limit of bound values
+
+SAME_DEFINITION = (definitions.c.job_id == runs.c.job_id) & (definitions.c.revision == runs.c.revision)
+"""Joins a run with the definition that it does."""
+
+
+def chunks(items: Sequence[T], size: int = IN_LIST) -> Iterator[list[T]]:
+    """
+    >>> list(chunks([1, 2, 3], 2))
+    [[1, 2], [3]]
+    """
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def insert_for(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ON CONFLICT, in the dialect of the connection."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
