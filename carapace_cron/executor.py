@@ -44,8 +44,6 @@ HEARTBEAT_SECONDS = 15.0  # four chances to renew before a lease runs out
 POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
 RETRY_SECONDS = 1.0  # after the ledger refused a call
 CLAIMS_AT_ONCE = 32  # runs started, or ends recorded, before the loop serves others: a few milliseconds
-NOTICE_OUTPUT_LIMIT = 16_384  # characters of output that a notice carries; the run keeps more
-
 LAST_WORDS_SECONDS = 10.0  # after the grace: for stopped work to let go, and for the last records
 
 Stop = Literal["cancelled", "lost", "shutdown"]
@@ -278,30 +276,44 @@ class Executor:
         Ends that the ledger cannot take at all are tried alone, then left: their leases run out, and then
         they are recorded as lost.
         """
+        try:
+            answers = await self._answers(batch)
+        except Unavailable:  # the executor gave up; the next start finds them
+            return
+        except Exception:
+            if len(batch) > 1:
+                for end in batch:
+                    await self._record([end])
+                return
+            run_id = batch[0].run_id
+            log.exception("the end of run %s cannot be recorded", run_id, extra={"action": "record"})
+            self._let_go(batch)
+            return
+        self._let_go(batch)
+        for end, answer in zip(batch, answers, strict=True):
+            self._report(end, answer)
+
+    async def _answers(self, batch: list[AttemptEnd]) -> list[Ended]:
+        """What the ledger made of the ends, as soon as it can be reached. `Unavailable` after giving up."""
         while True:
             try:
-                answers = await self._queue.record_ends(batch)
-                break
+                return await self._queue.record_ends(batch)
             except Unavailable as error:
                 if self._gave_up:
-                    return
+                    raise
                 log.warning("ends of runs wait for the ledger: %s", error, extra={"action": "record"})
                 await self._clock.wait(asyncio.Event(), RETRY_SECONDS)
-            except Exception:
-                if len(batch) > 1:
-                    for end in batch:
-                        await self._record([end])
-                    return
-                run_id = batch[0].run_id
-                log.exception("the end of run %s cannot be recorded", run_id, extra={"action": "record"})
-                answers = [Ended(run_id, accepted=False)]
-                break
-        for end, answer in zip(batch, answers, strict=True):
+
+    def _report(self, end: AttemptEnd, answer: Ended) -> None:
+        if answer.accepted and answer.status is not None:
+            self._on_ended(end, answer.status)
+        else:
+            log.warning("run %s ended after its lease was lost", end.run_id, extra={"action": "fence"})
+
+    def _let_go(self, batch: list[AttemptEnd]) -> None:
+        """Free the slots of attempts that are over."""
+        for end in batch:
             self._active.pop(end.run_id, None)
-            if answer.accepted and answer.status is not None:
-                self._on_ended(end, answer.status)
-            else:
-                log.warning("run %s ended after its lease was lost", end.run_id, extra={"action": "fence"})
         if not self._active:
             self._idle.set()
         self._queue.changed.set()
@@ -378,18 +390,18 @@ def _job(definition: bytes) -> Job | None:
 def _checked(outcome: object) -> Outcome:
     """What a runner answered, if the ledger can keep it; else a failure that says so."""
     if not isinstance(outcome, Outcome) or outcome.status not in get_args(OutcomeStatus):
-        return _BROKEN_WORD
+        return _NO_OUTCOME
     if not isinstance(outcome.output, str) or not isinstance(outcome.error, str | None):
-        return _BROKEN_WORD
+        return _NO_OUTCOME
     try:
         json.dumps(outcome.metadata, allow_nan=False).encode()
     except (TypeError, ValueError):
-        return _BROKEN_WORD
+        return _NO_OUTCOME
     error = None if outcome.error is None else clean(outcome.error)
     return replace(outcome, output=clean(outcome.output), error=error)
 
 
-_BROKEN_WORD = Outcome("failure", error="the runner answered with what is no outcome", permanent=True)
+_NO_OUTCOME = Outcome("failure", error="the runner answered with what is no outcome", permanent=True)
 
 
 def _stopped(active: _Active) -> Outcome:
@@ -453,6 +465,6 @@ def _notice(
         finished_at=now,
         attempt=claim.attempt,
         duration_ms=duration_ms,
-        output=bounded(outcome.output, NOTICE_OUTPUT_LIMIT),
+        output=outcome.output,
         error=outcome.error,
     )

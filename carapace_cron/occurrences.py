@@ -4,7 +4,7 @@
       │   t1      t2      t3      t4      t5 │
       │ missed  missed  missed  missed   run │   catchUp latest
       │ missed   run     run     run     run │   catchUp all, t1 outside the window
-      │ missed  missed  missed  missed   run │   catchUp none, t5 not later than ON_TIME
+      │ missed  missed  missed  missed   run │   catchUp none, t5 at most ON_TIME_SECONDS late
       │ missed  missed  missed  missed missed│   catchUp none, t5 later than that
 """
 

@@ -3,6 +3,8 @@
 Jobs that share a schedule share one entry of a heap (a *group*), so a pass over 100,000 jobs of a few
 hundred schedules costs a few hundred steps. A job whose records end before its group's next instant (it
 was added late, the process slept, the clock jumped, a write failed) is *behind*, and is looked at alone.
+One that cannot be planned or recorded is *faulty*: a while later it is tried again, and meanwhile the
+others go on. What came due of a job before it was paused, changed or deleted is *settled*.
 
 No instant is lost by a failure here: the ledger's own mark (`accounted_until`) moves in the same
 transaction as the records, and what was not recorded is due again a moment later.
@@ -33,11 +35,11 @@ from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occ
 
 log = logging.getLogger(__name__)
 
-MAX_SLEEP = 1.0  # seconds: the wall clock is looked at again this often, however far the next instant
+MAX_SLEEP_SECONDS = 1.0  # the wall clock is looked at again this often, however far the next instant
 PLANS_PER_WRITE = 100  # jobs a transaction: the first of a burst start while the rest is being recorded
+INSTANTS_PER_WRITE = 500  # the same bound where jobs have many instants to catch up
 CATCH_UP_PER_SECOND = 10  # late runs are spread, so that a restart is not a stampede
 RETRY_SECONDS = 1.0  # after the ledger refused a write
-INSTANTS_PER_WRITE = 500  # the same bound where jobs have many instants to catch up
 FAULTY_SECONDS = 60.0  # a job that cannot be scheduled, by a fault of ours, is tried again after it
 FAR_AHEAD_SECONDS = 86_400  # no honest mark is further ahead: clocks are moved by hours, not by days
 SPARE_ENTRIES = 64  # of the heap, before it is rid of those that mean nothing any more
@@ -46,7 +48,9 @@ SPARE_ENTRIES = 64  # of the heap, before it is rid of those that mean nothing a
 class DueLedger(Protocol):
     """The part of the ledger that the scheduler needs."""
 
-    async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]: ...
+    async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
+        """All or nothing, one answer a plan. Raises `Unavailable` when the ledger is away."""
+        ...
 
 
 class GroupSchedule(Instants, Hashable, Protocol):
@@ -100,6 +104,7 @@ class _Known:
 
 
 Due = tuple[_Member, list[Occurrence]]
+"""A job and the fate of each of its due instants, oldest first."""
 
 
 class Scheduler:
@@ -131,10 +136,10 @@ class Scheduler:
         self._due: deque[tuple[_Member, int]] = deque()
         self._behind: dict[str, _Member] = {}
         self._faulty: dict[str, _Member] = {}
-        self._faulty_until = 0.0
+        self._faulty_until = 0.0  # monotonic
         self._settled: list[Due] = []
         self._catch_up_free_at = 0.0  # monotonic
-        self._newest_now = 0
+        self._newest_now = 0  # the furthest that the wall clock has been since it was set back
         self._wake = asyncio.Event()
         self._stopping = False
         self.last_pass_at: datetime | None = None  # the heartbeat of the loop, for status and metrics
@@ -465,8 +470,8 @@ class Scheduler:
         if self._behind or self._settled:
             return 0.0
         if not self._heap:
-            return MAX_SLEEP
-        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), MAX_SLEEP)
+            return MAX_SLEEP_SECONDS
+        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), MAX_SLEEP_SECONDS)
 
 
 _CHANGED = "the job was paused, changed or deleted before this instant could start"
