@@ -118,6 +118,15 @@ class JobStore:
             raise _gone(job_id)
         return entry.body
 
+    def buried(self, job_id: str) -> Job | None:
+        """The job as it was deleted, until `purge` removes the last of it; None when it was not."""
+        entry = self._index.get(job_id)
+        return None if entry is None or entry.deleted_at is None else self._job(entry)
+
+    def holds(self, job_id: str) -> bool:
+        """Whether there is such a job, even one whose object is set aside."""
+        return self._index.live(job_id) is not None or key_of(job_id) in self._set_aside
+
     def all(self) -> Iterator[Job]:
         """Every job, in no order; each is parsed as it comes and not kept."""
         for entry in self._index:
@@ -170,19 +179,31 @@ class JobStore:
         """Apply `change` to the newest job and keep the result, as the next revision, updated now.
 
         When another process changed the object meanwhile it is read again and `change` is applied to
-        that. What `change` raises ends the update with nothing written.
+        that. What `change` raises ends the update with nothing written, and so does the very job that it
+        was given as its answer.
         """
 
         def redefine(job: Job) -> Job:
-            after: Job = change(job).evolve(revision=job.revision + 1, updated_at=self._clock.now())
+            changed = change(job)
+            if changed is job:
+                return job
+            after: Job = changed.evolve(revision=job.revision + 1, updated_at=self._clock.now())
             return after
 
         return await self._finish(self._update(job_id, redefine, tell=True))
 
-    async def delete(self, job_id: str, at: datetime) -> Job:
-        """Bury the job: it is out of everything, its object stays as a tombstone until `purge`."""
+    async def delete(
+        self, job_id: str, at: datetime, *, only_if: Callable[[Job], bool] = lambda job: True
+    ) -> Job:
+        """Bury the job: it is out of everything, its object stays as a tombstone until `purge`.
+
+        `only_if` is asked of the newest job. If it says no, nothing is written and the answer has no
+        `deletedAt`.
+        """
 
         def bury(job: Job) -> Job:
+            if not only_if(job):
+                return job
             tombstone: Job = job.evolve(deleted_at=at, revision=job.revision + 1, updated_at=at)
             return tombstone
 
@@ -195,15 +216,15 @@ class JobStore:
         except errors.NotFound:
             return
 
-    async def purge(self, before: datetime) -> int:
-        """Remove the tombstones of jobs that were deleted before that instant; how many went."""
+    async def purge(self, before: datetime) -> Sequence[str]:
+        """Remove the tombstones of jobs that were deleted before that instant; the ids of those that went."""
         old = [one for one in self._index if one.deleted_at is not None and one.deleted_at < before]
-        removed = 0
+        removed: list[str] = []
         for entry in old:
             # Nobody writes over a tombstone, so this can only lose to a person who edited the object.
             if isinstance(await self._objects.delete(key_of(entry.id), if_match=entry.etag), Stored):
                 self._forget(entry.id)
-                removed += 1
+                removed.append(entry.id)
         return removed
 
     async def settle(self) -> None:

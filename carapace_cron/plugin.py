@@ -31,6 +31,8 @@ from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hoo
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.facts import ledger_id
+from carapace_cron.ledger.history import Progress
+from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
@@ -231,7 +233,9 @@ class House:
             next_at=self._scheduler.next_at,
             max_jobs_per_tenant=self._settings.max_jobs_per_tenant,
         )
-        self.runs = RunHistory(self.jobs, self._ledger, clock)
+        self.runs = RunHistory(
+            self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
+        )
         self.tokens = TokenDesk(self.token_store, clock)
         self.status = StatusReport(
             self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings
@@ -240,6 +244,7 @@ class House:
             self.jobs,
             self._store,
             self._ledger,
+            Leftovers(self._database),
             self._board,
             clock,
             emit=self._emit,
@@ -248,23 +253,38 @@ class House:
         )
 
     async def _load_jobs(self) -> None:
-        """Schedule every kept job from where the ledger says that it has come to."""
+        """Schedule every kept job from where the ledger says that it has come to.
+
+        Jobs whose deletion a kill may have prevented come last, if they are still there then.
+        """
         report = await self._store.load()
         log.info(
             "%d jobs loaded, %d objects set aside", report.jobs, report.set_aside, extra={"action": "load"}
         )
         progress = await self._ledger.progress()
-        self._board.load(progress)
+        ran_once: list[str] = []
         for number, job in enumerate(self._store.all()):
             known = progress.get(job.id)
-            # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
-            until = job.last_executed_at if known is None else known.accounted_until
-            self._put(job, until, 0 if known is None else known.runs_created)
+            if job.delete_after_run and known is not None and known.runs_created > 0:
+                ran_once.append(job.id)
+            else:
+                self._put_loaded(job, known)
             if number % 500 == 0:
                 await asyncio.sleep(0)  # the host's other work goes on while a hundred thousand are loaded
+        await self._upkeep.pick_up(ran_once)
+        for job_id in ran_once:
+            if (kept := self._store.get(job_id)) is not None:
+                self._put_loaded(kept, progress[job_id])
+        self._board.load({job_id: one for job_id, one in progress.items() if self._store.holds(job_id)})
         self._store.subscribe(self._job_changed)
 
+    def _put_loaded(self, job: Job, known: Progress | None) -> None:
+        # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
+        until = job.last_executed_at if known is None else known.accounted_until
+        self._put(job, until, 0 if known is None else known.runs_created)
+
     def _job_changed(self, job_id: str, job: Job | None) -> None:
+        self._upkeep.note_change(job_id, job)
         if job is None:
             self._scheduler.forget(job_id)
         else:

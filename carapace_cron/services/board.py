@@ -31,13 +31,10 @@ class Board:
         self._standings: dict[str, Standing] = {}
 
     def load(self, progress: Mapping[str, Progress]) -> None:
-        self._standings = {
-            job_id: Standing(
-                one.execution_count, one.failure_count, one.last_executed_at, one.last_status, one.last_error
-            )
-            for job_id, one in progress.items()
-            if one.execution_count
-        }
+        """Take over what the ledger says of these jobs; of others nothing changes."""
+        self._standings.update(
+            (job_id, _standing(one)) for job_id, one in progress.items() if one.execution_count
+        )
 
     def of(self, job_id: str) -> Standing:
         return self._standings.get(job_id, _NEW)
@@ -57,3 +54,9 @@ class Board:
 
     def forget(self, job_id: str) -> None:
         self._standings.pop(job_id, None)
+
+
+def _standing(one: Progress) -> Standing:
+    return Standing(
+        one.execution_count, one.failure_count, one.last_executed_at, one.last_status, one.last_error
+    )

@@ -12,9 +12,11 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
@@ -89,8 +91,10 @@ class Jobs:
         self._board = board
         self._next_at = next_at
         self._max_jobs = max_jobs_per_tenant
-        self._keyed_creates = asyncio.Lock()
+        # A lock lives as long as somebody holds or awaits it.
+        self._keyed_creates: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._creating: Counter[str] = Counter()  # by tenant
+        self._half_removed: dict[str, str] = {}  # job id → why: its object is buried, its runs may live on
 
     def list(
         self, actor: Actor, user_id: str | None = None, *, limit: int = MAX_PAGE, cursor: str | None = None
@@ -118,8 +122,9 @@ class Jobs:
         draft, schedule = self._checked(actor, _draft(data), data)
         if draft.idempotency_key is None:
             return self._with_instants(await self._create(actor, user, draft), schedule)
-        async with self._keyed_creates:
-            made = self._store.find_by_idempotency_key(actor.tenant, user, draft.idempotency_key)
+        key = (actor.tenant, user, draft.idempotency_key)
+        async with self._keyed_creates.setdefault(key, asyncio.Lock()):
+            made = self._store.find_by_idempotency_key(*key)
             job = made or await self._create(actor, user, draft)
         return self._with_instants(job, self._schedules.of(job))
 
@@ -169,23 +174,56 @@ class Jobs:
         return self._with_instants(job, schedule)
 
     async def delete(self, actor: Actor, job_id: str) -> None:
-        """The job is gone, what waits is cancelled and what runs is stopped; its runs can still be read."""
+        """The job is gone, what waits is cancelled and what runs is stopped; its runs can still be read.
+
+        Deleting it again is fine, and completes a deletion that failed half way.
+        """
         require(actor, "jobs:write")
-        await self.remove(self.find(actor, job_id).id, f"the job was deleted by {actor.user}")
+        job = self._store.buried(job_id) if is_job_id(job_id) else None
+        if job is None or not may_see(actor, job.tenant, job.user_id):
+            job = self.find(actor, job_id)
+        await self.remove(job.id, f"the job was deleted by {actor.user}")
 
-    async def remove(self, job_id: str, reason: str) -> None:
-        """Delete without asking who asks: for the gateway's own upkeep."""
+    async def remove(
+        self, job_id: str, reason: str, only_if: Callable[[Job], bool] = lambda job: True
+    ) -> None:
+        """Delete without asking who asks: for the gateway's own upkeep.
+
+        `only_if` is asked of the newest definition; if it says no, nothing happens. What is left when the
+        ledger is away, `complete_removals` does.
+        """
         now = self._clock.now()
-        await self._store.delete(job_id, now)
-        self._board.forget(job_id)
-        await self._runs.cancel_all(job_id, reason, now)
-
-    async def disable(self, job_id: str, reason: str) -> None:
-        """Switch a job off with a reason: for the gateway's own upkeep. A job that is gone is fine."""
         try:
-            await self._store.update(job_id, lambda job: self._switched(job, enabled=False, why=reason))
+            job = await self._store.delete(job_id, now, only_if=only_if)
         except NotFound:
-            return
+            if self._store.buried(job_id) is None:
+                raise
+        else:
+            if job.deleted_at is None:
+                return
+        self._board.forget(job_id)
+        self._half_removed[job_id] = reason
+        await self._runs.cancel_all(job_id, reason, now)
+        self._half_removed.pop(job_id, None)
+
+    async def complete_removals(self) -> None:
+        """Cancel the runs of jobs that were deleted while the ledger was away."""
+        for job_id, reason in list(self._half_removed.items()):
+            await self._runs.cancel_all(job_id, reason, self._clock.now())
+            self._half_removed.pop(job_id, None)
+
+    async def disable(self, job_id: str, reason: Callable[[], str | None]) -> None:
+        """Switch a job off: for the gateway's own upkeep. One that is off or gone stays so.
+
+        `reason` is asked as the change is made, by when it may be void: None = the job stays as it is.
+        """
+
+        def change(job: Job) -> Job:
+            why = reason()
+            return self._switched(job, enabled=False, why=why) if why is not None and job.enabled else job
+
+        with suppress(NotFound):
+            await self._store.update(job_id, change)
 
     def validate(self, actor: Actor, data: Any) -> dict[str, Any]:
         """Check what `create` would check, keep nothing; in words, and when it would run."""

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError, NotFound
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.ending import AttemptEnd
+from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import instant_text
+from carapace_cron.model.run import Run
 from carapace_cron.services.board import Board, Standing
 from carapace_cron.services.jobs import Jobs
+from carapace_cron.services.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ ROUND_SECONDS = 5.0
 CHECKPOINT_SECONDS = 300.0  # a job whose status stays the same is written at most this often
 PRUNE_SECONDS = 3600.0
 TOMBSTONE_DAYS = 30  # a deleted job can be brought back for so long
-CHECKPOINTS_AT_ONCE = 8
+RECOUNTS_AT_ONCE = 500
 SNAPSHOT_CHANGES = 100  # fewer are fetched one by one at the next start in no time
 
 Emit = Callable[[str, Mapping[str, Any], str, str], None]
@@ -38,13 +42,18 @@ Emit = Callable[[str, Mapping[str, Any], str, str], None]
 
 
 class Upkeep:
-    """`note_end` and `note_finished` are called by the loops and only remember; `run` does the work."""
+    """The `note_…` methods are called as things happen and only remember; `run` does the work.
+
+    What they remember is a decision on the definition of that moment. A change of it voids the decision
+    (`note_change`), and it is looked at once more within the write, so it overrules no caller.
+    """
 
     def __init__(
         self,
         jobs: Jobs,
         store: JobStore,
         runs: Runs,
+        leftovers: Leftovers,
         board: Board,
         clock: Clock,
         *,
@@ -55,6 +64,7 @@ class Upkeep:
         self._jobs = jobs
         self._store = store
         self._runs = runs
+        self._leftovers = leftovers
         self._board = board
         self._clock = clock
         self._emit = emit
@@ -62,8 +72,10 @@ class Upkeep:
         self._keep_runs = keep_runs
         self._finished: dict[str, str] = {}
         self._to_delete: set[str] = set()
+        self._to_recount: set[str] = set()
         self._dirty: dict[str, str | None] = {}  # job id → the status that its stored document shows
         self._checkpointed_at: dict[str, float] = {}
+        self._patience = Patience()
         self._pruned_at = clock.monotonic()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -89,6 +101,26 @@ class Upkeep:
         }
         self._emit(JOB_COMPLETED, payload, notice.tenant, notice.user_id)
 
+    def note_cancelled(self, run: Run) -> None:
+        """A run was cancelled between two attempts: it has ended, though no attempt's end was recorded."""
+        job = self._store.get(run.job_id)
+        if job is None:
+            return
+        self._to_recount.add(job.id)
+        self._wake.set()
+        payload = {
+            "userId": run.user_id,
+            "jobName": job.name,
+            "jobId": job.id,
+            "success": False,
+            "error": run.reason,
+            "channelId": job.channel_id,
+            "runId": run.id,
+            "status": run.status,
+            "scheduledFor": instant_text(run.scheduled_for),
+        }
+        self._emit(JOB_COMPLETED, payload, run.tenant, run.user_id)
+
     def _note_standing(self, job: Job, end: AttemptEnd, status: str) -> None:
         self._dirty.setdefault(job.id, self._board.of(job.id).last_status)
         self._board.note(end, status)
@@ -101,12 +133,34 @@ class Upkeep:
         self._finished[job_id] = reason
         self._wake.set()
 
+    def note_change(self, job_id: str, job: Job | None) -> None:
+        """A definition is another one now, or gone. To be called before the scheduler hears of it, which
+        may find again that the job has no instant left."""
+        self._finished.pop(job_id, None)
+        if job is None:
+            self._dirty.pop(job_id, None)
+            self._checkpointed_at.pop(job_id, None)
+            self._patience.forget(job_id)
+        elif not job.delete_after_run:
+            self._to_delete.discard(job_id)
+
+    async def pick_up(self, ran: Sequence[str]) -> None:
+        """Complete what a kill left half done, before anything is scheduled. Raises `Unavailable`.
+
+        `ran`: the jobs with `deleteAfterRun` of which a run came due before.
+        """
+        now = self._clock.now()
+        for job_id in await self._leftovers.jobs_with_live_runs():
+            if not self._store.holds(job_id):
+                await self._runs.cancel_all(job_id, "the job was deleted", now)
+        await self._note_done(ran)
+        await self._delete_done()
+
     async def run(self) -> None:
         await self._survive(self._snapshot)  # a bucket that was read object by object is quicker next time
         while not self._stopping:
             self._wake.clear()
-            await self._survive(self._settle_finished)
-            await self._survive(self._delete_done)
+            await self._survive(self._settle)
             await self._survive(self._checkpoint_changed)
             if self._clock.monotonic() - self._pruned_at >= PRUNE_SECONDS:
                 self._pruned_at = self._clock.monotonic()
@@ -117,53 +171,81 @@ class Upkeep:
         """Write down what is not written yet, within reason; `run` returns."""
         self._stopping = True
         self._wake.set()
-        await self._survive(self._settle_finished)
-        await self._survive(self._checkpoint_all)
+        await self._survive(self._settle)
+        await self._patience.each("a last checkpoint", list(self._dirty), self._checkpoint)
         await self._survive(self._snapshot)
 
-    async def _settle_finished(self) -> None:
-        while self._finished:
-            job_id, reason = next(iter(self._finished.items()))
-            await self._jobs.disable(job_id, reason)
-            del self._finished[job_id]
+    async def _settle(self) -> None:
+        """What has to happen to jobs that are finished, done or deleted; each step survives by itself."""
+        await self._survive(self._recount)
+        await self._survive(self._jobs.complete_removals)
+        await self._patience.each("the end of a job", list(self._finished), self._disable)
+        await self._delete_done()
+
+    async def _recount(self) -> None:
+        """Take over from the ledger what the board was not told of."""
+        job_ids = list(islice(self._to_recount, RECOUNTS_AT_ONCE))
+        if not job_ids:
+            return
+        progress = await self._runs.progress_of(job_ids)
+        known = {job_id: one for job_id, one in progress.items() if self._store.holds(job_id)}
+        for job_id in known:
+            self._dirty.setdefault(job_id, self._board.of(job_id).last_status)
+        self._board.load(known)
+        await self._note_done(job_ids)
+        self._to_recount.difference_update(job_ids)
+
+    async def _note_done(self, job_ids: Sequence[str]) -> None:
+        """Find out which of these jobs have had the run after which they are to be deleted."""
+        found = (self._store.get(job_id) for job_id in job_ids)
+        jobs = {job.id: job for job in found if job is not None and job.delete_after_run}
+        for job_id, end in (await self._leftovers.last_ends(jobs)).items():
+            # Either alone would forget one: the definition that the run did may be older than the wish, and
+            # the job itself was changed after the end if only to switch it off.
+            if end.delete_after_run or end.finished_at >= jobs[job_id].updated_at:
+                self._to_delete.add(job_id)
+
+    async def _disable(self, job_id: str) -> None:
+        await self._jobs.disable(job_id, lambda: self._finished.get(job_id))
+        job = self._store.get(job_id)
+        if job is None or not job.enabled:  # else it was changed meanwhile, and may be finished anew
+            self._finished.pop(job_id, None)
 
     async def _delete_done(self) -> None:
-        while self._to_delete:
-            job_id = next(iter(self._to_delete))
-            with suppress(NotFound):  # somebody was quicker
-                await self._jobs.remove(job_id, "the job is deleted after its run, as deleteAfterRun asks")
-            self._to_delete.discard(job_id)
+        await self._patience.each("a deletion after the run", list(self._to_delete), self._delete)
+
+    async def _delete(self, job_id: str) -> None:
+        reason = "the job is deleted after its run, as deleteAfterRun asks"
+        with suppress(NotFound):  # somebody was quicker
+            await self._jobs.remove(job_id, reason, lambda job: job.delete_after_run)
+        self._to_delete.discard(job_id)
 
     async def _checkpoint_changed(self) -> None:
         now = self._clock.monotonic()
-        for job_id, shown in list(self._dirty.items()):
-            changed = self._board.of(job_id).last_status != shown
-            if changed or now - self._checkpointed_at.get(job_id, 0.0) >= CHECKPOINT_SECONDS:
-                await self._checkpoint(job_id)
-
-    async def _checkpoint_all(self) -> None:
-        gate = asyncio.Semaphore(CHECKPOINTS_AT_ONCE)
-
-        async def one(job_id: str) -> None:
-            async with gate:
-                await self._checkpoint(job_id)
-
-        await asyncio.gather(*(one(job_id) for job_id in list(self._dirty)))
+        due = [
+            job_id
+            for job_id, shown in self._dirty.items()
+            if self._board.of(job_id).last_status != shown
+            or now - self._checkpointed_at.get(job_id, 0.0) >= CHECKPOINT_SECONDS
+        ]
+        await self._patience.each("a checkpoint", due, self._checkpoint)
 
     async def _checkpoint(self, job_id: str) -> None:
         standing = self._board.of(job_id)
         next_at = self._next_at(job_id)
         await self._store.checkpoint(job_id, **_checkpoint_of(standing), next_execution_at=next_at)
+        if job_id not in self._dirty:  # it was deleted meanwhile
+            return
         self._checkpointed_at[job_id] = self._clock.monotonic()
         if self._board.of(job_id) == standing:
-            self._dirty.pop(job_id, None)
+            del self._dirty[job_id]
         else:
             self._dirty[job_id] = standing.last_status
 
     async def _prune(self) -> None:
         now = self._clock.now()
         removed = await self._runs.prune(now - self._keep_runs)
-        await self._store.purge(now - timedelta(days=TOMBSTONE_DAYS))
+        await self._leftovers.forget(await self._store.purge(now - timedelta(days=TOMBSTONE_DAYS)))
         await self._snapshot()
         if removed:
             log.info("removed %d old runs", removed, extra={"action": "prune"})

@@ -236,10 +236,11 @@ class TestTheEndOfAJob:
             assert {one["id"] for one in await api.runs(jobId=job["id"])} == {run["id"], waiting["id"]}
             api = await open_api()  # nor does a restart
 
-    async def test_deleting_twice_is_not_found(self, api: Any) -> None:
+    async def test_deleting_twice_is_fine_and_deleting_anothers_is_not(self, api: Any) -> None:
         job = await api.create()
-        await api.data("delete", [job["id"]])
-        assert (await api.refusal("delete", [job["id"]]))["code"] == "not_found"
+        for _ in range(2):
+            assert await api.answer("delete", [job["id"]]) == {"success": True}
+        assert (await api.refusal("delete", [job["id"]], who="bob"))["code"] == "not_found"
 
     async def test_delete_after_run_deletes_after_the_first_scheduled_run(self, api: Any) -> None:
         job, manual = await started(api, cronExpression="* * * * *", deleteAfterRun=True)

@@ -126,9 +126,19 @@ async def test_it_changes_the_newest_job_and_raises_its_revision(
     assert store.get(job.id) == after
 
 
+async def test_it_writes_nothing_for_a_change_that_answers_the_very_job(
+    store: JobStore, make_job: MakeJob
+) -> None:
+    job = await store.create(make_job())
+    assert await store.update(job.id, lambda job: job) == job
+    assert await store.delete(job.id, job.created_at, only_if=lambda job: job.revision > 1) == job
+    assert store.get(job.id) == job
+
+
 async def test_it_gives_every_write_a_new_write_id(store: JobStore, make_job: MakeJob) -> None:
     job = await store.create(make_job())
-    ids = {job.write_id} | {(await store.update(job.id, lambda same: same)).write_id for _ in range(3)}
+    ids = {job.write_id}
+    ids |= {(await store.update(job.id, lambda job: job.evolve(name="same"))).write_id for _ in range(3)}
     assert len(ids) == 4
 
 
@@ -271,6 +281,7 @@ class TestDeleting:
         assert store.get(job.id) is None
         assert store.count("acme") == 0
         assert list(store.all()) == []
+        assert store.buried(job.id) is not None and not store.holds(job.id)
         assert store.find_by_idempotency_key("acme", "alice", "once") is None
         assert await objects.get(key_of(job.id)) is not None
         assert (await opened(objects, clock)).get(job.id) is None
@@ -294,7 +305,7 @@ class TestDeleting:
         old, young, live = [await store.create(make_job()) for _ in range(3)]
         await store.delete(old.id, clock.now() - timedelta(days=31))
         await store.delete(young.id, clock.now())
-        assert await store.purge(clock.now() - timedelta(days=30)) == 1
+        assert await store.purge(clock.now() - timedelta(days=30)) == [old.id]
         assert await objects.get(key_of(old.id)) is None
         assert await objects.get(key_of(young.id)) is not None
         assert [job.id for job in store.all()] == [live.id]

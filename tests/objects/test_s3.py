@@ -74,7 +74,7 @@ async def test_it_works_as_the_only_instance_without_conditions(
         assert isinstance(await objects.put("a", b"1", if_absent=True), Stored)
         assert isinstance(await objects.put("a", b"2", if_absent=True), Conflict)
         await store.delete(job.id, job.created_at)
-        assert await store.purge(job.created_at + timedelta(days=1)) == 1
+        assert await store.purge(job.created_at + timedelta(days=1)) == [job.id]
         await objects.close()
 
 
