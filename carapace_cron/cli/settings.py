@@ -25,7 +25,6 @@ from carapace_cron.settings import CronSettings
 
 PREFIX = "CARAPACE_CRON_"
 CONFIG_FILE = "carapace.toml"
-_CLIENT_NAMES = {"URL", "TOKEN", "CONFIG"}  # read by commands, not by the gateway
 
 
 class Settings(BaseSettings, GatewaySettings, CronSettings):
@@ -79,7 +78,7 @@ def load_settings(config: Path | None, **flags: Any) -> Settings:
 
 def unknown_variables() -> list[str]:
     """A sentence for each ``CARAPACE_CRON_…`` variable that nothing reads: most are slips of the pen."""
-    known = {name.upper() for name in Settings.model_fields} | _CLIENT_NAMES
+    known = {name.upper() for name in Settings.model_fields}
     sentences = []
     for name in sorted(os.environ):
         short = name.removeprefix(PREFIX)

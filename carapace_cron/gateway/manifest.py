@@ -90,7 +90,7 @@ def read_manifest(file: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(table)
     except ValidationError as error:
-        raise _manifest_error(error, table, file) from error
+        raise _manifest_error(error, file) from error
     for name, setting in manifest.settings.items():
         _check_setting(name, setting, file)
     return manifest
@@ -169,7 +169,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise _four_lines(None, f"not TOML: {error}", where, file, "see https://toml.io") from error
 
 
-def _manifest_error(error: ValidationError, table: dict[str, Any], file: Path) -> ConfigurationError:
+def _manifest_error(error: ValidationError, file: Path) -> ConfigurationError:
     faults = error.errors(include_url=False)
     # A misspelt key is also a missing one; its own name helps more.
     first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])

@@ -75,7 +75,6 @@ def test_a_file_that_is_named_is_read_instead(here: Path) -> None:
 
 def test_an_unknown_variable_is_named_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARAPACE_CRON_DATADIR", "x")
-    monkeypatch.setenv("CARAPACE_CRON_TOKEN", "for the commands that call a gateway")
     sentences = unknown_variables()
     assert sentences == [
         "CARAPACE_CRON_DATADIR is not a setting; did you mean CARAPACE_CRON_DATA_DIR?"
