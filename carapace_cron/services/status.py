@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from carapace_cron.job_index import Entry
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT
@@ -15,6 +17,8 @@ from carapace_cron.schedule.zone import tzdata_version
 from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.access import require, user_of
 from carapace_cron.services.board import Board
+
+JOBS_PER_TURN = 500
 
 
 class StatusReport:
@@ -43,7 +47,7 @@ class StatusReport:
         user = user_of(actor, user_id)
         jobs = list(self._store.entries_of(actor.tenant, user))
         alive = await self._runs.count_alive(actor.tenant, user)
-        due = [at for job in jobs if (at := self._scheduler.next_at(job.id)) is not None]
+        due = await self._due(jobs)
         report = {
             "totalJobs": len(jobs),
             "enabledJobs": sum(job.enabled for job in jobs),
@@ -58,6 +62,17 @@ class StatusReport:
         }
         operates = actor.is_admin and actor.tenant == OPERATOR_TENANT
         return {**report, "warnings": list(self._warnings())} if operates else report
+
+    async def _due(self, jobs: Sequence[Entry]) -> list[datetime]:
+        """The next instant of each job that has one. Others get their turn between: 10,000 rules of RRULE
+        take a fifth of a second, cron expressions a tenth of that."""
+        due = []
+        for number, job in enumerate(jobs):
+            if number % JOBS_PER_TURN == JOBS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            if (at := self._scheduler.next_at(job.id)) is not None:
+                due.append(at)
+        return due
 
 
 def _text(instant: datetime | None) -> str | None:
