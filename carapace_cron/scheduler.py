@@ -148,9 +148,6 @@ class Scheduler:
         """How many jobs are scheduled."""
         return len(self._members)
 
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._members
-
     def put(self, job: Job, *, accounted_until: datetime | None = None, runs_created: int = 0) -> None:
         """Schedule a job, or replace its definition; one that is not enabled is dropped.
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from carapace_cron.database import Database
 from carapace_cron.ledger.statements import SAME_DEFINITION
-from carapace_cron.ledger.tables import definitions, progress, runs
+from carapace_cron.ledger.tables import ALIVE, definitions, progress, runs
 from carapace_cron.model.job import Job
 
 
@@ -66,9 +66,7 @@ def forget(connection: sa.Connection, job_ids: Collection[str]) -> None:
     connection.execute(_FORGET, [{"job": job_id} for job_id in job_ids])
 
 
-# Literals: the partial index of the live runs is used only where the planner sees the words.
-_ALIVE = runs.c.status.in_([sa.literal_column("'queued'"), sa.literal_column("'running'")])
-_WITH_LIVE_RUNS = sa.select(runs.c.job_id).where(_ALIVE).distinct()
+_WITH_LIVE_RUNS = sa.select(runs.c.job_id).where(ALIVE).distinct()
 _NEWEST_END = (
     sa.select(runs.c.job_id, runs.c.finished_at, definitions.c.body)
     .join(definitions, SAME_DEFINITION)
