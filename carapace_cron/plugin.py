@@ -52,6 +52,7 @@ from carapace_cron.runners.registry import Runners
 from carapace_cron.runners.shell import ShellRunner
 from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.board import Board
+from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.runs import RunHistory
 from carapace_cron.services.schedules import Schedules
@@ -122,6 +123,7 @@ class House:
 
     jobs: Jobs
     runs: RunHistory
+    deliveries: DeliveryDesk
     status: StatusReport
     tokens: TokenDesk
     token_store: Tokens
@@ -236,6 +238,7 @@ class House:
         self.runs = RunHistory(
             self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
         )
+        self.deliveries = DeliveryDesk(self._deliveries, clock, wake=self._ledger.ended.set)
         self.tokens = TokenDesk(self.token_store, clock)
         self.status = StatusReport(
             self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings

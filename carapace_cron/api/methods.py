@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from carapace_cron.api.envelope import Page, enveloped
 from carapace_cron.model.actor import Actor
+from carapace_cron.model.notice import DeliveryState
+from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import MAX_PAGE, Jobs
 from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
 from carapace_cron.services.status import StatusReport
@@ -27,6 +29,9 @@ class Services(Protocol):
 
     @property
     def runs(self) -> RunHistory: ...
+
+    @property
+    def deliveries(self) -> DeliveryDesk: ...
 
     @property
     def status(self) -> StatusReport: ...
@@ -50,6 +55,8 @@ def cron_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.run": enveloped(methods.run_now),
         "carapace.cron.cancel": enveloped(methods.cancel_run),
         "carapace.cron.runs": enveloped(methods.list_runs),
+        "carapace.cron.deliveries": enveloped(methods.list_deliveries),
+        "carapace.cron.deliveries.resend": enveloped(methods.resend_delivery),
         "carapace.cron.validate": enveloped(methods.validate_job),
         "carapace.cron.preview": enveloped(methods.preview_schedule),
         "carapace.cron.tokens.create": enveloped(methods.create_token),
@@ -110,6 +117,21 @@ class Methods:
         cursor: str | None = None,
     ) -> Answer:
         return await self._services.runs.page(actor, RunsAsked(jobId, status, since, until, limit, cursor))
+
+    async def list_deliveries(
+        self,
+        actor: Actor,
+        state: DeliveryState | None = None,
+        channelId: str | None = None,
+        limit: int = DEFAULT_PAGE,
+        cursor: int | None = None,
+    ) -> Answer:
+        return await self._services.deliveries.page(
+            actor, state=state, channel_id=channelId, limit=limit, cursor=cursor
+        )
+
+    async def resend_delivery(self, actor: Actor, deliveryId: int) -> Answer:
+        return await self._services.deliveries.resend(actor, deliveryId)
 
     async def validate_job(self, actor: Actor, data: Any) -> Answer:
         return self._services.jobs.validate(actor, data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from carapace_cron.database import Database
 from carapace_cron.ledger.statements import SAME_DEFINITION
@@ -56,10 +57,17 @@ def last_ends(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, 
     """A run by hand, one that was skipped or missed, and one that was cancelled before it began: no end."""
     rows = (connection.execute(_NEWEST_END, {"job": job_id}).first() for job_id in job_ids)
     return {
-        row.job_id: LastEnd(row.finished_at, Job.model_validate_json(row.body).delete_after_run)
+        row.job_id: LastEnd(row.finished_at, _deletes_after_run(row.body))
         for row in rows
         if row is not None
     }
+
+
+def _deletes_after_run(definition: bytes) -> bool:
+    try:
+        return Job.model_validate_json(definition).delete_after_run
+    except ValidationError:
+        return False  # another version's: what it asked for is not known, so nothing is deleted for it
 
 
 def forget(connection: sa.Connection, job_ids: Collection[str]) -> None:

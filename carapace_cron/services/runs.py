@@ -81,10 +81,6 @@ class RunHistory:
             self._on_cancelled(after)
         return run_view(after)
 
-    async def get(self, actor: Actor, run_id: str) -> dict[str, Any]:
-        require(actor, "jobs:read")
-        return run_view(await self._find(actor, run_id))
-
     async def page(self, actor: Actor, asked: RunsAsked) -> dict[str, Any]:
         """Newest first: ``{items, nextCursor}``; nextCursor null on the last page.
 

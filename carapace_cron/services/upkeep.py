@@ -82,7 +82,11 @@ class Upkeep:
 
     def note_end(self, end: AttemptEnd, status: str) -> None:
         """An attempt's end was recorded; `status` is the run's, "queued" when it is tried again."""
-        if status == "queued" or end.notice is None:
+        if status == "queued":
+            return
+        if end.notice is None:  # its definition cannot be read; the ledger counted it all the same
+            self._to_recount.add(end.job_id)
+            self._wake.set()
             return
         job = self._store.get(end.job_id)
         if job is not None:  # else it was deleted while it ran

@@ -1,0 +1,80 @@
+"""What became of notices, apart from what became of runs: read it, and send again what did not arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Conflict, InvalidValue, NotFound
+from carapace_cron.ledger.deliveries import Deliveries
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.notice import Delivery, DeliveryState
+from carapace_cron.services.access import may_see, require
+
+MAX_PAGE = 500
+
+
+class DeliveryDesk:
+    """Deliveries of the caller's jobs; an admin's view is the whole of their tenant.
+
+    `wake` tells the courier that something waits.
+    """
+
+    def __init__(self, deliveries: Deliveries, clock: Clock, *, wake: Callable[[], None]) -> None:
+        self._deliveries = deliveries
+        self._clock = clock
+        self._wake = wake
+
+    async def page(
+        self,
+        actor: Actor,
+        *,
+        state: DeliveryState | None,
+        channel_id: str | None,
+        limit: int,
+        cursor: int | None,
+    ) -> dict[str, Any]:
+        """Newest first: ``{items, nextCursor}``; nextCursor null on the last page."""
+        require(actor, "jobs:read")
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+        found = await self._deliveries.page(
+            tenant=actor.tenant,
+            user_id=None if actor.is_admin else actor.user,
+            state=state,
+            channel_id=channel_id,
+            before=cursor,
+            limit=limit + 1,
+        )
+        shown = found[:limit]
+        following = shown[-1].sequence if len(found) > limit else None
+        return {"items": [_view(delivery) for delivery in shown], "nextCursor": following}
+
+    async def resend(self, actor: Actor, delivery_id: int) -> dict[str, Any]:
+        """Let an undeliverable notice wait again; it is tried as long as a new one."""
+        require(actor, "jobs:write")
+        delivery = await self._find(actor, delivery_id)
+        if not await self._deliveries.resend(delivery.sequence, self._clock.now()):
+            raise Conflict(
+                f"delivery {delivery_id} is {delivery.state}: only an undeliverable one is sent again",
+                field="deliveryId",
+            )
+        self._wake()
+        return _view(await self._find(actor, delivery_id))
+
+    async def _find(self, actor: Actor, delivery_id: int) -> Delivery:
+        in_range = 0 < delivery_id < 2**63
+        delivery = await self._deliveries.get(delivery_id) if in_range else None
+        if delivery is None or not may_see(actor, delivery.notice.tenant, delivery.notice.user_id):
+            message = f"no delivery {str(delivery_id)[:40]}: list your deliveries to see their ids"
+            raise NotFound(message, field="deliveryId")
+        return delivery
+
+
+def _view(delivery: Delivery) -> dict[str, Any]:
+    """A delivery on the wire: whose it is, where it goes, how far it has come; the text is the run's."""
+    fields = delivery.model_dump(mode="json", by_alias=True, exclude={"sequence", "notice"})
+    notice = delivery.notice
+    about = {"id": delivery.sequence, "channelId": notice.channel_id, "event": notice.event}
+    return {**about, "jobId": notice.job_id, "runId": notice.run_id, "runStatus": notice.status, **fields}
