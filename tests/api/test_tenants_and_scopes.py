@@ -141,10 +141,13 @@ def _job() -> dict[str, Any]:
     return {"name": "N", "schedule": "@daily", "command": "date", "channelId": "gateway"}
 
 
-READS = {"list": [], "get": ["<job>"], "status": [], "runs": [], "validate": [_job()], "preview": ["@daily"]}
+READS = {
+    "list": [], "get": ["<job>"], "status": [], "runs": [], "deliveries": [], "validate": [_job()],
+    "preview": ["@daily"],
+}  # fmt: skip
 WRITES = {
     "create": [_job()], "update": ["<job>", {"name": "M"}], "pause": ["<job>"], "resume": ["<job>"],
-    "run": ["<job>"], "cancel": [UNKNOWN_RUN], "delete": ["<job>"],
+    "run": ["<job>"], "cancel": [UNKNOWN_RUN], "deliveries.resend": [4711], "delete": ["<job>"],
 }  # fmt: skip
 ADMIN = {
     "tokens.create": ["acme", "eve", ["jobs:read"]], "tokens.list": [], "tokens.revoke": ["tok_1"],

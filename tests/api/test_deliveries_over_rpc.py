@@ -1,0 +1,64 @@
+"""What became of notices can be read, apart from the runs, and what did not arrive can be sent again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOWHERE = {"hook": {"kind": "webhook", "url": "http://127.0.0.1:1/hook"}}
+
+
+async def _undeliverable(api: Any) -> dict[str, Any]:
+    """A delivery that was given up: nothing listens at its channel for more than a day."""
+    job = await api.create(channelId="hook", cronExpression="0 0 1 1 *")
+    await api.data("run", [job["id"]])
+    for _ in range(60):
+        await api.clock.advance(3600)
+        found = (await api.data("deliveries", {"state": "undeliverable"}))["items"]
+        if found:
+            return dict(found[0])
+    raise AssertionError(await api.data("deliveries"))
+
+
+async def test_an_undeliverable_notice_is_shown_with_its_reason_and_sent_again_on_request(
+    open_api: Any,
+) -> None:
+    api = await open_api(channels=NOWHERE)
+    given_up = await _undeliverable(api)
+    assert (given_up["channelId"], given_up["runStatus"], given_up["state"]) == (
+        "hook", "success", "undeliverable",
+    )  # fmt: skip
+    assert given_up["tries"] > 10 and given_up["error"] and given_up["finishedAt"]
+    again = await api.data("deliveries.resend", [given_up["id"]])
+    assert (again["state"], again["tries"], again["finishedAt"]) == ("waiting", 0, None)
+    refusal = await api.refusal("deliveries.resend", [given_up["id"]])
+    assert refusal["code"] == "conflict" and "waiting" in refusal["error"]
+
+
+async def test_a_delivery_is_its_owners_and_her_admins(open_api: Any) -> None:
+    api = await open_api()
+    job = await api.create()
+    run = await api.data("run", [job["id"]])
+    await api.run_in(run["id"])
+    (delivery,) = (await api.data("deliveries"))["items"]
+    assert delivery["runId"] == run["id"] and delivery["channelId"] == "gateway"
+    unknown = await api.refusal("deliveries.resend", [10**6], who="charlie")
+    foreign = await api.refusal("deliveries.resend", [delivery["id"]], who="charlie")
+    assert unknown["error"].replace("1000000", str(delivery["id"])) == foreign["error"]
+    assert (await api.data("deliveries", who="charlie"))["items"] == []
+
+
+async def test_pages_of_deliveries_have_no_gap_and_no_repeat(open_api: Any) -> None:
+    api = await open_api()
+    job = await api.create(overlap="allow")
+    for _ in range(7):
+        await api.data("run", [job["id"]])
+    await api.clock.advance(1)
+    seen: list[int] = []
+    cursor = None
+    for _ in range(5):
+        page = await api.data("deliveries", {"limit": 3, **({"cursor": cursor} if cursor else {})})
+        seen += [one["id"] for one in page["items"]]
+        cursor = page["nextCursor"]
+        if cursor is None:
+            break
+    assert len(seen) == 7 and seen == sorted(set(seen), reverse=True)
