@@ -159,9 +159,11 @@ class House:
         self._data_dir.release()
 
     def why_not_ready(self) -> str | None:
-        """None while all loops live."""
+        """None while all loops live and due instants can be recorded."""
         dead = [task.get_name() for task in self._loops if task.done()]
-        return f"the {dead[0]} has stopped" if dead else None
+        if dead:
+            return f"the {dead[0]} has stopped"
+        return None if self._scheduler.trouble is None else "due jobs wait: the ledger cannot be written"
 
     async def _open_keepers(self) -> None:
         """Floor 4: the ledger and the job store."""
@@ -337,10 +339,12 @@ class House:
 
     def _warnings(self) -> list[str]:
         """What the operator should know: a store without compare-and-swap, jobs that cannot be read."""
-        unreadable = [f"{one.key} cannot be read: {one.reason}" for one in self._store.set_aside()]
-        if self._objects.conditional_writes:
-            return unreadable
-        return [f"{self._settings.job_store} has no conditional writes: run one gateway only", *unreadable]
+        found = [f"{one.key} cannot be read: {one.reason}" for one in self._store.set_aside()]
+        if not self._objects.conditional_writes:
+            found.insert(0, f"{self._settings.job_store} has no conditional writes: run one gateway only")
+        if self._scheduler.trouble is not None:
+            found.insert(0, f"due jobs wait for the ledger: {self._scheduler.trouble}")
+        return found
 
     def _own_stores(self) -> dict[str, StoreFactory]:
         async def embedded(_address: str) -> ObjectStore:

@@ -142,6 +142,8 @@ class Scheduler:
         self._newest_now = 0  # the furthest that the wall clock has been since it was set back
         self._wake = asyncio.Event()
         self._stopping = False
+        self.trouble: str | None = None  # why due instants cannot be recorded just now; None = they can
+        self._stuck_since: float | None = None  # monotonic
         self.last_pass_at: datetime | None = None  # the heartbeat of the loop, for status and metrics
 
     def __len__(self) -> int:
@@ -198,7 +200,9 @@ class Scheduler:
     def overdue_seconds(self) -> float:
         """How far the loop is behind the earliest instant that it knows; 0 when it keeps up."""
         top = self._heap[0][0] if self._heap else None
-        return 0.0 if top is None else max(self._clock.now().timestamp() - top, 0.0)
+        behind = 0.0 if top is None else max(self._clock.now().timestamp() - top, 0.0)
+        stuck = 0.0 if self._stuck_since is None else self._clock.monotonic() - self._stuck_since
+        return max(behind, stuck)
 
     async def run(self) -> None:
         """Until `stop`. Survives whatever a pass raises: it is logged, and the pass is done again."""
@@ -206,15 +210,27 @@ class Scheduler:
             self._wake.clear()
             try:
                 await self._pass()
+                self._note_freed()
                 seconds = self._idle_seconds()
             except Unavailable as error:
-                log.warning("due instants wait for the ledger: %s", error, extra={"action": "schedule"})
+                self._note_stuck(str(error))
                 seconds = RETRY_SECONDS
             except Exception:
                 log.exception("a scheduling pass failed; it is done again", extra={"action": "schedule"})
                 seconds = RETRY_SECONDS
             if seconds > 0:
                 await self._clock.wait(self._wake, seconds)
+
+    def _note_stuck(self, why: str) -> None:
+        if self.trouble is None:
+            log.error("due instants wait for the ledger: %s", why, extra={"action": "schedule"})
+            self._stuck_since = self._clock.monotonic()
+        self.trouble = why
+
+    def _note_freed(self) -> None:
+        if self.trouble is not None:
+            log.warning("the ledger takes due instants again", extra={"action": "schedule"})
+        self.trouble, self._stuck_since = None, None
 
     def stop(self) -> None:
         """Let `run` return after the pass it is in; nothing due is lost, the next start finds it."""

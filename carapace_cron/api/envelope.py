@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import explain
 
 log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 45.0  # a store that hangs must not keep a caller waiting for ever; its writes go on
 
 _AWAY = "the gateway's store cannot be reached now, so it is not known whether anything changed: try again"
 
@@ -42,7 +45,13 @@ def enveloped(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     async def answer(actor: Actor, **params: Any) -> dict[str, Any]:
         given = {name: value for name, value in params.items() if value is not None or name not in optional}
         try:
-            return success(await checked(actor, **given))
+            async with asyncio.timeout(ANSWER_SECONDS) as limit:
+                return success(await checked(actor, **given))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            log.warning("a call got no answer in %g s", ANSWER_SECONDS, extra={"action": "rpc"})
+            return failure(_AWAY, Unavailable.code, None)
         except ValidationError as error:
             refused = explain(error)
             return failure(str(refused), refused.code, refused.field)

@@ -252,13 +252,17 @@ class Courier:
         """Write down how the try went; whether the notice behind this one may be tried now."""
         channel_id, now = delivery.notice.channel_id, self._clock.now()
         if failure is None:
-            self._failing.pop(channel_id, None)
+            if self._failing.pop(channel_id, None) is not None:
+                logger.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
             await self._deliveries.delivered(delivery.sequence, now)
             return True
+        is_news = channel_id not in self._failing
         self._failing[channel_id] = str(failure)
         if failure.permanent or now - delivery.created_at >= GIVE_UP_AFTER:
             await self._give_up(delivery, failure, now)
             return True
+        if is_news:
+            logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
         delay = delay_after(delivery.tries + 1, delivery.notice.id, failure.retry_after_seconds)
         await self._deliveries.retry_later(delivery.sequence, now + delay, str(failure))
         return False

@@ -27,6 +27,9 @@ async def run(
     """Copy from address to address. Raises `ConfigurationError`, also while a gateway uses `data_dir`."""
     if source == target:
         raise ConfigurationError(f"source and target are the same: {source}")
+    if source.startswith("sqlite:") and not _folder(source, data_dir).database.exists():
+        folder = _folder(source, data_dir).path
+        raise ConfigurationError(f"there are no jobs in {folder}: expected a gateway's data directory")
     async with _opened(source, data_dir, endpoint) as from_, _opened(target, data_dir, endpoint) as to:
         return await copy_objects(from_, to, PREFIX, overwrite=overwrite, progress=_show)
 
@@ -42,7 +45,7 @@ async def _opened(address: str, data_dir: Path, endpoint: str | None) -> AsyncIt
         finally:
             await bucket.close()
     elif address.startswith("sqlite:"):
-        folder = DataDir(Path(address.removeprefix("sqlite:") or data_dir))
+        folder = _folder(address, data_dir)
         folder.claim()
         database = Database(folder.database, upgrade)
         try:
@@ -53,6 +56,10 @@ async def _opened(address: str, data_dir: Path, endpoint: str | None) -> AsyncIt
             folder.release()
     else:
         raise ConfigurationError(f'unknown store "{address}": expected sqlite:, sqlite:<folder> or s3://…')
+
+
+def _folder(address: str, data_dir: Path) -> DataDir:
+    return DataDir(Path(address.removeprefix("sqlite:") or data_dir))
 
 
 def _show(done: int, key: str) -> None:

@@ -35,6 +35,8 @@ MESSAGES = '{"jsonrpc": "2.0", "id": 2, "method": "carapace.gateway.messages", "
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; a second one ends the process at once. Raises `ConfigurationError`."""
+    if settings.plugins_dir is not None and not settings.plugins_dir.is_dir():
+        raise ConfigurationError(f"plugins_dir {settings.plugins_dir} is no folder")
     for sentence in unknown_variables():
         log.warning(sentence, extra={"action": "settings"})
     stop = _stop_on_signals()
@@ -100,6 +102,8 @@ def _announce(server: GatewayServer, settings: Settings) -> None:
     for record in server.gateway.plugins():
         detail = "" if record.error is None else f": {record.error.splitlines()[0]}"
         click.echo(f"  plugin       {record.id} {record.version} {record.status}{detail}")
+    if (reason := server.gateway.why_not_ready()) is not None:
+        click.echo(f"  NOT READY    {reason}")
     plugin = server.gateway.plugin_manager.get_plugin(PLUGIN_ID)
     token = getattr(plugin, "new_admin_token", None)
     if token is not None:

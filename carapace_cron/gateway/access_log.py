@@ -27,5 +27,8 @@ class AccessLog(AbstractAccessLogger):
 
 
 def _pattern_of(request: web.BaseRequest) -> str:
-    resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    try:
+        resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    except AssertionError:  # aiohttp's, for bytes that never became a request
+        return "(no request)"
     return resource.canonical if resource is not None else "(no route)"

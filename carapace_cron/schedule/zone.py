@@ -100,8 +100,10 @@ def tzdata_version() -> str:
 
 
 def _nearest(name: str) -> str:
-    by_folded = {known.casefold(): known for known in zone_names()}
-    by_folded |= {known.casefold().rsplit("/", 1)[-1]: known for known in sorted(zone_names())}
+    # Fixed offsets are no help: Etc/GMT+2 lies two hours west of Greenwich, and EST has no summer time.
+    places = sorted(known for known in zone_names() if "/" in known and not known.startswith("Etc/"))
+    by_folded = {known.casefold(): known for known in ("UTC", *places)}
+    by_folded |= {known.casefold().rsplit("/", 1)[-1]: known for known in places}
     wanted = name[:64].casefold().replace(" ", "_")
     near = difflib.get_close_matches(wanted, by_folded, n=3, cutoff=0.6)
     if not near:

@@ -60,7 +60,8 @@ class TokenDesk:
         """From the next request on the token is unknown."""
         require(actor, "admin")
         if token_id not in {one["id"] for one in await self.list(actor)}:
-            message = f'no token "{shown(token_id)}" is in force: list the tokens to see their ids'
+            named = f' "{shown(token_id)}"' if token_id.startswith("tok_") else ""  # it may be a secret
+            message = f"no token{named} is in force: list the tokens to see their ids"
             raise NotFound(message, field="id")
         await self._tokens.revoke(token_id, self._clock.now())
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from carapace_cron.api import envelope
 from carapace_cron.api.methods import Methods, cron_methods
 from carapace_cron.errors import Unavailable
+from carapace_cron.model.actor import Actor
 
 CODES = {"invalid", "not_found", "forbidden", "conflict", "address_not_allowed"}
 INTERNAL_ERROR = -32603
@@ -186,3 +189,13 @@ async def test_a_store_that_is_away_is_said_without_its_inside(api: Any, monkeyp
         "try again",
         "code": "unavailable",
     }
+
+
+async def test_a_store_that_hangs_keeps_no_caller_waiting_for_ever(monkeypatch: Any) -> None:
+    monkeypatch.setattr(envelope, "ANSWER_SECONDS", 0.05)
+
+    async def hangs(actor: Actor) -> None:
+        await asyncio.Event().wait()
+
+    answer = await envelope.enveloped(hangs)(Actor("acme", "alice", frozenset()))
+    assert (answer["success"], answer["code"]) == (False, "unavailable")

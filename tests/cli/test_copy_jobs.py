@@ -78,3 +78,9 @@ def test_it_does_not_touch_a_data_directory_in_use(tmp_path: Path) -> None:
 def test_it_refuses_an_address_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="expected sqlite:"):
         copy("ftp://somewhere", f"sqlite:{tmp_path / 'b'}")
+
+
+def test_it_refuses_a_source_that_is_not_there_and_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there are no jobs in"):
+        copy(f"sqlite:{tmp_path / 'typo'}", f"sqlite:{tmp_path / 'b'}")
+    assert not (tmp_path / "typo").exists()

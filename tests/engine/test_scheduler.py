@@ -377,3 +377,23 @@ async def test_on_time_runs_go_before_what_an_outage_left_behind(engine: Engine)
     engine.runs.record_due = watched  # type: ignore[method-assign,assignment]
     await engine.scheduler._pass()
     assert prompt.id in order[:5]
+
+
+async def test_a_ledger_that_is_away_is_told_and_so_is_its_return(engine: Engine) -> None:
+    engine.add("* * * * *")
+    real, away = engine.runs.record_due, True
+
+    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
+        if away:
+            raise Unavailable("the disk is full")
+        return await real(plans, now)  # type: ignore[arg-type]
+
+    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
+    engine.start()
+    assert engine.scheduler.trouble is None
+    await engine.clock.advance(70)
+    assert engine.scheduler.trouble == "the disk is full"
+    assert engine.scheduler.overdue_seconds() >= 9
+    away = False
+    await engine.clock.advance(2)
+    assert engine.scheduler.trouble is None and engine.scheduler.overdue_seconds() == 0
