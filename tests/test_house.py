@@ -13,7 +13,7 @@ PACKAGE = "carapace_cron"
 
 # Floor by floor, as docs/house.md tells it. The longest matching name decides where a module is.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "ids"),
+    ("errors", "clock", "ids", "failpoints"),
     ("schedule", "outbound"),
     ("model", "settings"),
     ("ports", "hookspecs", "database", "data_dir", "occurrences"),

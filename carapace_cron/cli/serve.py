@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import click
 
+from carapace_cron import failpoints
 from carapace_cron.cli.settings import Settings, unknown_variables
 from carapace_cron.clock import SystemClock
 from carapace_cron.errors import ConfigurationError
@@ -39,6 +40,8 @@ async def run(settings: Settings) -> None:
         raise ConfigurationError(f"plugins_dir {settings.plugins_dir} is no folder")
     for sentence in unknown_variables():
         log.warning(sentence, extra={"action": "settings"})
+    if (point := failpoints.armed()) is not None:
+        log.warning("this process is to kill itself at %s", point, extra={"action": "failpoint"})
     stop = _stop_on_signals()
     clock = SystemClock()
     outbound = Outbound(AllowList.parse(settings.url_allow))

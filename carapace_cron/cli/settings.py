@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from carapace_cron import failpoints
 from carapace_cron.channels.settings import SECRET_PREFIX
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.settings import GatewaySettings
@@ -82,7 +83,8 @@ def unknown_variables() -> list[str]:
     sentences = []
     for name in sorted(os.environ):
         short = name.removeprefix(PREFIX)
-        if name.startswith(PREFIX) and short not in known and not name.startswith(SECRET_PREFIX):
+        is_other = name == failpoints.VARIABLE or name.startswith(SECRET_PREFIX)
+        if name.startswith(PREFIX) and short not in known and not is_other:
             near = difflib.get_close_matches(short, known, n=1)
             meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             sentences.append(f"{name} is not a setting{meant}")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError
+from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.statements import insert_for
 from carapace_cron.ledger.tables import deliveries, runs
 from carapace_cron.model.notice import Delivery, DeliveryState, Notice
@@ -80,6 +81,7 @@ class Deliveries:
         rows = await self._database.read(lambda c: c.execute(_HEADS).all())
         return [Head(row.channel_id, row.sequence, row.tries, row.next_try_at) for row in rows]
 
+    @failpoint("outbox.first_of")
     async def first_of(self, channel_id: str) -> Delivery | None:
         """The delivery that is next in `channel_id`; None when nothing waits. Raises `UnreadableNotice`."""
         query = (
@@ -96,18 +98,21 @@ class Deliveries:
         row = await self._database.read(lambda c: c.execute(query).one_or_none())
         return None if row is None else _delivery(row)
 
+    @failpoint("outbox.delivered")
     async def delivered(self, sequence: int, at: datetime) -> bool:
         """The channel has taken it."""
         return await self._step(
             sequence, _WAITING, state="delivered", tries=_ONE_MORE, error=None, finished_at=at
         )
 
+    @failpoint("outbox.retry_later")
     async def retry_later(self, sequence: int, next_try_at: datetime, error: str) -> bool:
         """It failed this time; it stays first in its channel's row until `next_try_at`."""
         return await self._step(
             sequence, _WAITING, tries=_ONE_MORE, next_try_at=next_try_at, error=_sentence(error)
         )
 
+    @failpoint("outbox.give_up")
     async def give_up(self, sequence: int, at: datetime, error: str) -> bool:
         """It is undeliverable, as `error` says; the next in its channel's row may go."""
         return await self._step(
@@ -119,6 +124,7 @@ class Deliveries:
             finished_at=at,
         )
 
+    @failpoint("outbox.resend")
     async def resend(self, sequence: int, now: datetime) -> bool:
         """Let an undeliverable one wait again, in its old place, as if it were written `now`: it is tried
         as long as a new one. False when it is not undeliverable."""

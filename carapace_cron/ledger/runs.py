@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from carapace_cron.database import Database
+from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger import claiming, ending, history, planning
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
 from carapace_cron.ledger.ending import AttemptEnd, Ended
@@ -29,6 +30,7 @@ class Runs:
         self.changed = asyncio.Event()
         self.ended = asyncio.Event()
 
+    @failpoint("ledger.record_due")
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
         """One record for each instant of `plans`, all in one transaction; see `planning`."""
         answers = await self._database.write(lambda c: planning.record_plans(c, plans, now))
@@ -37,6 +39,7 @@ class Runs:
             self.ended.set()
         return answers
 
+    @failpoint("ledger.start_now")
     async def start_now(self, plan: JobPlan, idempotency_key: str, now: datetime) -> Run:
         """Record a run that somebody asked for; the same key again answers the same run.
 
@@ -47,24 +50,28 @@ class Runs:
         self.changed.set()
         return run
 
+    @failpoint("ledger.claim")
     async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed:
         """Take up to `slots` due runs, each with a new attempt; see `claiming.claim`."""
         return await self._database.write(
             lambda c: claiming.claim(c, owner=owner, slots=slots, now=now, lease_until=lease_until)
         )
 
+    @failpoint("ledger.renew")
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
         """Hold the leases of `run_ids` until then; tells which are lost, and which are to be stopped."""
         return await self._database.write(
             lambda c: claiming.renew(c, owner=owner, run_ids=run_ids, until=until)
         )
 
+    @failpoint("ledger.abandoned")
     async def abandoned(self, *, now: datetime, unless_owner: str | None = None) -> list[Claim]:
         """Attempts that nobody works on any more; see `claiming.abandoned`."""
         return await self._database.read(
             lambda c: claiming.abandoned(c, now=now, unless_owner=unless_owner)
         )
 
+    @failpoint("ledger.record_ends")
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
         """Record how attempts ended, all in one transaction; see `ending.record_ends`."""
         answers = await self._database.write(lambda c: ending.record_ends(c, ends))
@@ -72,6 +79,7 @@ class Runs:
         self.ended.set()
         return answers
 
+    @failpoint("ledger.cancel")
     async def cancel(self, run_id: str, reason: str, now: datetime) -> str | None:
         """Cancel one run; its status afterwards, "running" when it was asked to stop. None = no such run."""
         status = await self._database.write(lambda c: ending.cancel_run(c, run_id, reason, now))
@@ -79,6 +87,7 @@ class Runs:
         self.ended.set()
         return status
 
+    @failpoint("ledger.cancel_all")
     async def cancel_all(self, job_id: str, reason: str, now: datetime) -> list[str]:
         """Cancel all live runs of a job; the ids of those that were asked to stop."""
         running = await self._database.write(lambda c: ending.cancel_runs(c, job_id, reason, now))
@@ -110,6 +119,7 @@ class Runs:
         """How many runs are queued and running, by state; a state without any is left out."""
         return await self._database.read(lambda c: history.count_alive(c, tenant, user_id))
 
+    @failpoint("ledger.prune")
     async def prune(self, before: datetime) -> int:
         """Remove what ended before `before`, in batches that let others write between; how many runs."""
         removed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from carapace_cron.failpoints import failpoint
 from carapace_cron.objects.conditions import etag_of, judge
 from carapace_cron.ports.object_store import Conflict, Listed, Stored, StoredObject, WriteOutcome
 
@@ -17,9 +18,11 @@ class MemoryObjects:
     def __init__(self) -> None:
         self._objects: dict[str, StoredObject] = {}
 
+    @failpoint("objects.get")
     async def get(self, key: str) -> StoredObject | None:
         return self._objects.get(key)
 
+    @failpoint("objects.put")
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_absent: bool = False
     ) -> WriteOutcome:
@@ -29,6 +32,7 @@ class MemoryObjects:
             return Stored(self._objects[key].etag)
         return judged
 
+    @failpoint("objects.delete")
     async def delete(self, key: str, *, if_match: str) -> WriteOutcome:
         current = self._objects.get(key)
         if current is not None and current.etag != if_match:
@@ -36,6 +40,7 @@ class MemoryObjects:
         self._objects.pop(key, None)
         return Stored("")
 
+    @failpoint("objects.list")
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         keys = sorted(key for key in self._objects if key.startswith(prefix) and key > (after or ""))
         for key in keys:

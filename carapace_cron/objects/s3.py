@@ -21,6 +21,7 @@ from tenacity import (
 
 from carapace_cron.clock import Clock, SystemClock
 from carapace_cron.errors import ConfigurationError, Unavailable
+from carapace_cron.failpoints import failpoint
 from carapace_cron.objects.conditions import judge, require_one
 from carapace_cron.objects.s3_probe import Probe, form, probe
 from carapace_cron.objects.s3_wire import Address, Page, Refusal, Silence, Wire, connect
@@ -83,18 +84,22 @@ class S3Objects:
         _say(wire.address, found)
         return cls(wire, clock, found)
 
+    @failpoint("objects.get")
     async def get(self, key: str) -> StoredObject | None:
         return await self._read(lambda: self._get(key))
 
+    @failpoint("objects.put")
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_absent: bool = False
     ) -> WriteOutcome:
         require_one(if_match, if_absent)
         return await self._write(lambda: self._put(key, body, if_match, if_absent))
 
+    @failpoint("objects.delete")
     async def delete(self, key: str, *, if_match: str) -> WriteOutcome:
         return await self._write(lambda: self._delete(key, if_match))
 
+    @failpoint("objects.list")
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         position = {} if after is None else {"StartAfter": self._wire.address.prefix + after}
         while True:

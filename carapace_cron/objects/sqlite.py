@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from carapace_cron.clock import Clock
 from carapace_cron.database import Database
+from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.tables import objects
 from carapace_cron.objects.conditions import etag_of, judge, require_one
 from carapace_cron.ports.object_store import Conflict, Listed, Stored, StoredObject, WriteOutcome
@@ -29,9 +30,11 @@ class SqliteObjects:
         self._database = database
         self._clock = clock
 
+    @failpoint("objects.get")
     async def get(self, key: str) -> StoredObject | None:
         return await self._database.read(lambda connection: _current(connection, key))
 
+    @failpoint("objects.put")
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_absent: bool = False
     ) -> WriteOutcome:
@@ -49,6 +52,7 @@ class SqliteObjects:
 
         return await self._database.write(work)
 
+    @failpoint("objects.delete")
     async def delete(self, key: str, *, if_match: str) -> WriteOutcome:
         def work(connection: sa.Connection) -> WriteOutcome:
             current = _current(connection, key)
@@ -59,6 +63,7 @@ class SqliteObjects:
 
         return await self._database.write(work)
 
+    @failpoint("objects.list")
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
         last = after or ""
         while page := await self._database.read(_page_reader(prefix, last)):
