@@ -48,6 +48,8 @@ class Database:
     moment at which `close` is called.
     """
 
+    shared = False  # whether other processes write it, too; a file's folder is locked by one gateway
+
     def __init__(self, path: Path, migrate: Callable[[sa.Connection], None]) -> None:
         """`migrate` brings the schema up to date, inside a transaction; it runs once, at `open`."""
         self.path = path

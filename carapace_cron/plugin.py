@@ -54,6 +54,7 @@ from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
+from carapace_cron.services.neighbours import Neighbours
 from carapace_cron.services.runs import RunHistory
 from carapace_cron.services.schedules import Schedules
 from carapace_cron.services.status import StatusReport
@@ -128,11 +129,15 @@ class House:
     tokens: TokenDesk
     token_store: Tokens
 
-    def __init__(self, host: Host, settings: CronSettings, clock: Clock) -> None:
+    def __init__(
+        self, host: Host, settings: CronSettings, clock: Clock, *, database: Database | None = None
+    ) -> None:
+        """`database`: not open yet, perhaps shared by several gateways; None: a file of this one's own."""
         self._host = host
         self._settings = settings
         self._clock = clock
         self._data_dir = DataDir(host.data_dir)
+        self._database = database or Database(self._data_dir.database, upgrade)
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._board = Board()
@@ -168,7 +173,6 @@ class House:
     async def _open_keepers(self) -> None:
         """Floor 4: the ledger and the job store."""
         self._data_dir.claim()
-        self._database = Database(self._data_dir.database, upgrade)
         await self._database.open()
         self._closers.append(self._database.close)
         self._ledger = Runs(self._database)
@@ -223,6 +227,7 @@ class House:
             clock,
             owner=f"{socket.gethostname()}:{uuid.uuid4().hex}",
             slots=self._settings.max_concurrent_runs,
+            alone=not self._database.shared,
             on_ended=lambda end, status: self._upkeep.note_end(end, status),
         )
         self._courier = Courier(self._deliveries, self._channels, clock, wake=self._ledger.ended)
@@ -305,6 +310,9 @@ class House:
 
     def _start_loops(self) -> None:
         """Upkeep first and scheduler last, so that they end in the opposite order."""
+        if self._database.shared:
+            neighbours = Neighbours(self._store, self._clock)
+            self._start_loop("neighbours", neighbours.run(), neighbours.stop)
         self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
         self._start_loop("courier", self._courier.run(), self._courier.stop)
         grace = self._settings.shutdown_grace_seconds

@@ -1,0 +1,42 @@
+"""What other gateways changed: the jobs of the store are looked through every few seconds.
+
+Only for gateways that share a ledger; one that has its own is the only writer of its jobs. A change of
+another's is in force before it is heard of here, by what the ledger and the store refuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import CarapaceError
+from carapace_cron.job_store import JobStore
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 5.0  # one listing each; how long a new job of another gateway can stay unseen here
+
+
+class Neighbours:
+    """`run` is the loop; `stop` lets it end."""
+
+    def __init__(self, store: JobStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        while not await self._clock.wait(self._stopping, REFRESH_SECONDS):
+            await self._refresh()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _refresh(self) -> None:
+        try:
+            await self._store.refresh()
+        except CarapaceError as error:
+            log.warning("changes by other gateways wait: %s", error, extra={"action": "refresh"})
+        except Exception:
+            log.exception("looking for changes failed; it is tried again", extra={"action": "refresh"})
