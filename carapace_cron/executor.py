@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Refused, Unavailable
-from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
+from carapace_cron.ledger.claiming import Claim, Claimed, Expired, Renewal
 from carapace_cron.ledger.ending import AttemptEnd, Ended
 from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
 from carapace_cron.model.notice import Notice
@@ -85,7 +85,8 @@ class Executor:
     """`run` is the loop; `stop` lets it end. `owner` names this process in leases, new at each start.
 
     `alone`: no other process works on this ledger, so what others had claimed is abandoned. `on_ended` is
-    told of each attempt whose end was recorded, with the state of its run; it must not wait.
+    told of each attempt whose end was recorded, with the state of its run; `on_failing` of a job that is to
+    be paused, and why; `on_expired` of a run that came to its deadline in the queue. They must not wait.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Executor:
         slots: int,
         alone: bool = True,
         on_ended: Callable[[AttemptEnd, str], None] = lambda end, status: None,
+        on_failing: Callable[[str, str], None] = lambda job_id, reason: None,
+        on_expired: Callable[[Expired], None] = lambda expired: None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
@@ -107,6 +110,8 @@ class Executor:
         self._slots = slots
         self._alone = alone
         self._on_ended = on_ended
+        self._on_failing = on_failing
+        self._on_expired = on_expired
         self._dice = dice
         self._active: dict[str, _Active] = {}
         self._ends: list[AttemptEnd] = []
@@ -182,6 +187,8 @@ class Executor:
             self._start(claim)
         for run_id, reason in claimed.cancelled.items():
             self._cancel(run_id, reason)
+        for expired in claimed.expired:
+            self._on_expired(expired)
         if claimed.more and len(self._active) < self._slots:
             return 0.0
         if claimed.next_at is None or len(self._active) >= self._slots:
@@ -209,14 +216,14 @@ class Executor:
         if active.stop is not None:
             return _stopped(active)
         active.task = asyncio.current_task()
-        limit = asyncio.timeout(job.timeout_seconds)
+        seconds, name = self._seconds_left(active.claim, job)
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return _checked(await self._do(active.claim, job))
         except TimeoutError:
             if limit.expired():
-                sentence = f"stopped after {job.timeout_seconds:g} s, the job's timeoutSeconds"
-                return Outcome("timeout", error=sentence)
+                return Outcome("timeout", error=f"stopped after {seconds:g} s, {name}")
             return Outcome("failure", error="the work gave up waiting for something")
         except asyncio.CancelledError:
             if active.stop is not None:
@@ -235,6 +242,14 @@ class Executor:
         finally:
             active.task = None
 
+    def _seconds_left(self, claim: Claim, job: Job) -> tuple[float, str]:
+        """How long the attempt may work, and what says so."""
+        if claim.deadline_at is not None:
+            left = (claim.deadline_at - self._clock.now()).total_seconds()
+            if left < job.timeout_seconds:
+                return max(left, 0.0), f"the rest of the job's deadlineSeconds {job.deadline_seconds:g}"
+        return job.timeout_seconds, "the job's timeoutSeconds"
+
     async def _do(self, claim: Claim, job: Job) -> Outcome:
         runner = self._runners.for_command(job.command)
         self._runners.check(job.command, job.http)  # what is kept may be older than today's rules
@@ -246,6 +261,8 @@ class Executor:
         outcome = _within_limits(outcome)
         retry = RetryPolicy() if job is None else job.retry
         status, retry_at = what_next(retry, claim.attempt, outcome, now, self._dice())
+        if retry_at is not None and claim.deadline_at is not None and retry_at >= claim.deadline_at:
+            retry_at = None
         return AttemptEnd(
             run_id=claim.run_id,
             job_id=claim.job_id,
@@ -260,6 +277,7 @@ class Executor:
             retry_at=retry_at,
             notify="never" if job is None else job.notify,
             notice=None if job is None else _notice(claim, job, outcome, status, now, duration_ms),
+            pause_after=None if job is None else job.pause_after_failures,
         )
 
     async def _record_loop(self) -> None:
@@ -307,6 +325,8 @@ class Executor:
     def _report(self, end: AttemptEnd, answer: Ended) -> None:
         if answer.accepted and answer.status is not None:
             self._on_ended(end, answer.status)
+            if answer.pause is not None:
+                self._on_failing(end.job_id, answer.pause)
         else:
             log.warning("run %s ended after its lease was lost", end.run_id, extra={"action": "fence"})
 
@@ -419,7 +439,8 @@ def what_next(
     if outcome.status in ("success", "degraded", "cancelled"):
         return outcome.status, None
     final: RunState = "timeout" if outcome.status == "timeout" else "failure"
-    if outcome.permanent or attempt >= retry.max_attempts:
+    worth_it = retry.is_for(outcome.status, outcome.metadata.get("httpStatus"))
+    if outcome.permanent or not worth_it or attempt >= retry.max_attempts:
         return final, None
     return final, now + timedelta(seconds=retry.wait_seconds(attempt, fraction))
 
@@ -444,6 +465,7 @@ def _work(claim: Claim, job: Job) -> Work:
         scheduled_for=claim.scheduled_for,
         timeout_seconds=job.timeout_seconds,
         trigger=claim.trigger,
+        upstream=claim.upstream,
     )
 
 

@@ -27,6 +27,8 @@ POINTS = (
     "objects.list",
     "ledger.record_due",
     "ledger.start_now",
+    "ledger.backfill",
+    "ledger.put_in_force",
     "ledger.claim",
     "ledger.renew",
     "ledger.abandoned",

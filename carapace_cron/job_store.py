@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -41,6 +41,10 @@ Change = Callable[[Job], Job]
 
 Listener = Callable[[str, Job | None], None]
 """(job id, the job as it is now, or None when it is gone)"""
+
+
+Confirm = Callable[[Job, bool], Awaitable[None]]
+"""(the job as the store has it now, a tombstone too; whether that is news)"""
 
 
 class Progress(TypedDict, total=False):
@@ -101,6 +105,7 @@ class JobStore:
         self._parsed: OrderedDict[str, Job] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._listeners: list[Listener] = []
+        self._confirm: Confirm = _confirmed
         self._writing: set[asyncio.Task[Any]] = set()
         self._changed = 0  # objects that differ from the snapshot
 
@@ -157,6 +162,10 @@ class JobStore:
         job_id = self._index.by_idempotency_key(tenant, user_id, key)
         return None if job_id is None else self.get(job_id)
 
+    def all_buried(self) -> Iterator[Job]:
+        """Every job that was deleted and can still be restored, as it was deleted."""
+        return (read(key_of(one.id), one.body) for one in self._index if one.deleted_at is not None)
+
     def set_aside(self) -> Sequence[SetAside]:
         """The objects under ``cron/jobs/`` that could not be read, by key."""
         return sorted(self._set_aside.values(), key=lambda one: one.key)
@@ -169,7 +178,12 @@ class JobStore:
         """
         self._listeners.append(listener)
 
-    # Writing: one conditional write each, then memory, then the listeners.
+    def confirm_with(self, confirm: Confirm) -> None:
+        """Await `confirm` after each change of a definition, ours or another process's, in their order; of
+        ours, before the caller has its answer. What it raises is the caller's answer."""
+        self._confirm = confirm
+
+    # Writing: one conditional write each, then memory, the listeners, and who confirms.
 
     async def create(self, job: Job) -> Job:
         """Keep a new job; answers with the job as it is stored. Raises `Conflict` when the id is taken."""
@@ -193,7 +207,12 @@ class JobStore:
         return await self._finish(self._update(job_id, redefine, tell=True))
 
     async def delete(
-        self, job_id: str, at: datetime, *, only_if: Callable[[Job], bool] = lambda job: True
+        self,
+        job_id: str,
+        at: datetime,
+        *,
+        by: str | None = None,
+        only_if: Callable[[Job], bool] = lambda job: True,
     ) -> Job:
         """Bury the job: it is out of everything, its object stays as a tombstone until `purge`.
 
@@ -204,10 +223,17 @@ class JobStore:
         def bury(job: Job) -> Job:
             if not only_if(job):
                 return job
-            tombstone: Job = job.evolve(deleted_at=at, revision=job.revision + 1, updated_at=at)
+            tombstone: Job = job.evolve(
+                deleted_at=at, revision=job.revision + 1, updated_at=at, updated_by=by
+            )
             return tombstone
 
         return await self._finish(self._update(job_id, bury, tell=True))
+
+    async def restore(self, job_id: str, change: Change) -> Job:
+        """Bring a deleted job back, as `change` makes it of what was buried. Raises `NotFound` for one that
+        was not deleted, or was removed since."""
+        return await self._finish(self._restore(job_id, change))
 
     async def checkpoint(self, job_id: str, **progress: Unpack[Progress]) -> None:
         """Write down how the job has fared; nothing when it is gone or the document says so already."""
@@ -321,6 +347,19 @@ class JobStore:
                 message = f"job {job_id!r} is being changed by others all the time: try again"
                 raise errors.Conflict(message) from None
 
+    async def _restore(self, job_id: str, change: Change) -> Job:
+        async with self._lock(job_id):
+            entry = self._index.get(job_id)
+            if entry is None or entry.deleted_at is None:
+                raise _gone(job_id)
+            buried = self._job(entry)
+            alive = change(buried).evolve(deleted_at=None, revision=buried.revision + 1)
+            stamped, body = written(alive, over=buried)
+            outcome = await self._objects.put(key_of(job_id), body, if_match=entry.etag)
+            if await self._done(stamped, body, outcome, tell=True):
+                return stamped
+        raise errors.Conflict(f"job {job_id!r} is just being changed by others: try again")
+
     async def _swap(self, job_id: str, change: Change, *, tell: bool) -> Job:
         """One try: the object is replaced if it is still the one that memory holds."""
         entry = self._index.live(job_id)
@@ -329,6 +368,8 @@ class JobStore:
         before = self._job(entry)
         after = change(before)
         if after == before:
+            if tell:
+                await self._confirm(before, False)
             return before
         if after.id != job_id:
             raise ValueError(f"the change made job {job_id!r} into {after.id!r}: an id never changes")
@@ -349,6 +390,7 @@ class JobStore:
             self._keep(write, body, outcome.etag)
             if tell:
                 self._tell(write.id, None if write.deleted_at else write)
+                await self._confirm(write, True)
             return True
         await self._reread(key_of(write.id))
         entry = self._index.get(write.id)
@@ -364,6 +406,8 @@ class JobStore:
         after = self._index.live(id_in(key))
         if (before and before.revision) != (after and after.revision):
             self._tell(id_in(key), None if after is None else self._job(after))
+            if (entry := self._index.get(id_in(key))) is not None:
+                await self._confirm(self._job(entry), True)
 
     async def _fetch(self, key: str) -> None:
         try:
@@ -467,6 +511,10 @@ class JobStore:
     async def _sleep(self, seconds: float) -> None:
         if seconds > 0:
             await self._clock.wait(asyncio.Event(), seconds)
+
+
+async def _confirmed(job: Job, is_news: bool) -> None:
+    """For those to whom the store alone is enough."""
 
 
 def _patience(state: Any) -> float:

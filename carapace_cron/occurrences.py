@@ -21,7 +21,6 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Trigger
 
 ON_TIME_SECONDS = 10  # a start this late is an ordinary start: a loaded machine, a restart, a takeover
-CATCH_UP_CAP = 100  # runs that one catch-up of one job starts at most, the newest ones
 LISTED_MISSES = 1_000  # misses of one catch-up that get a record each; older ones share one
 
 
@@ -45,20 +44,22 @@ class Occurrence:
 
 
 def occurrences(
-    schedule: Instants, *, after: int, now: int, catch_up: CatchUp, window_seconds: float
+    schedule: Instants, *, after: int, now: int, catch_up: CatchUp, window_seconds: float, limit: int
 ) -> list[Occurrence]:
     """The fate of each instant in (`after`, `now`], oldest first; empty when none is due.
+
+    `limit`: how many of them run at most where `catch_up` is all, the newest ones.
 
     Bounded whatever the distance: of more than `LISTED_MISSES` instants the oldest ones are recorded
     together, at the first of them, and the reason says how far that record reaches.
     """
     instants = list(islice(_forward(schedule, after, now), LISTED_MISSES + 1))
     if len(instants) <= LISTED_MISSES:
-        return _judge(instants, now, catch_up, window_seconds)
+        return _judge(instants, now, catch_up, window_seconds, limit)
     newest = sorted(islice(_backward(schedule, after, now), LISTED_MISSES))
     reach = f"missed, like every instant from then until {_text(newest[0])}: {_WAS_DOWN}"
     oldest = Occurrence(instants[0], "missed", reason=reach, stands_for_more=True)
-    return [oldest, *_judge(newest, now, catch_up, window_seconds)]
+    return [oldest, *_judge(newest, now, catch_up, window_seconds, limit)]
 
 
 _WAS_DOWN = "no gateway was running, its ledger was away, or its clock was moved"
@@ -79,12 +80,14 @@ def _backward(schedule: Instants, after: int, now: int) -> Iterator[int]:
         at = schedule.previous_timestamp(at)
 
 
-def _judge(instants: list[int], now: int, catch_up: CatchUp, window_seconds: float) -> list[Occurrence]:
+def _judge(
+    instants: list[int], now: int, catch_up: CatchUp, window_seconds: float, limit: int
+) -> list[Occurrence]:
     if not instants:
         return []
     newest = instants[-1]
     window = max(window_seconds, ON_TIME_SECONDS) if catch_up != "none" else ON_TIME_SECONDS
-    cap = CATCH_UP_CAP if catch_up == "all" else 1
+    cap = limit if catch_up == "all" else 1
     first_to_run = instants[-min(cap, len(instants))]
     # However short the gap was: as ordinary starts they would skip each other as overlaps.
     one_by_one = cap > 1 and len(instants) > 1
@@ -93,7 +96,7 @@ def _judge(instants: list[int], now: int, catch_up: CatchUp, window_seconds: flo
         if now - at > window:
             return Occurrence(at, "missed", reason=_too_late(now - at, catch_up, window_seconds))
         if at < first_to_run:
-            return Occurrence(at, "missed", reason=_superseded(newest, now - at, catch_up))
+            return Occurrence(at, "missed", reason=_superseded(newest, now - at, catch_up, limit))
         is_late = one_by_one or now - at > ON_TIME_SECONDS
         return Occurrence(at, "run", "catchUp" if is_late else "schedule")
 
@@ -106,10 +109,10 @@ def _too_late(late: int, catch_up: CatchUp, window_seconds: float) -> str:
     return f"{late} s late, outside the catch-up window of {window_seconds:g} s: {_WAS_DOWN}"
 
 
-def _superseded(newest: int, late: int, catch_up: CatchUp) -> str:
+def _superseded(newest: int, late: int, catch_up: CatchUp, limit: int) -> str:
     why = _WAS_DOWN if late > ON_TIME_SECONDS else _WAS_BUSY
     if catch_up == "all":
-        return f"more than {CATCH_UP_CAP} instants to catch up; the newest {CATCH_UP_CAP} run: {why}"
+        return f"more than {limit} instants to catch up; the newest {limit} run, as catchUpLimit asks: {why}"
     return f"superseded by the instant at {_text(newest)}, as the job's catchUp {catch_up} asks: {why}"
 
 

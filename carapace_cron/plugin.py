@@ -6,6 +6,7 @@ Read `House.open` from top to bottom to see what depends on what; nothing else w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import uuid
@@ -32,11 +33,12 @@ from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.facts import ledger_id
 from carapace_cron.ledger.history import Progress
+from carapace_cron.ledger.in_force import InForce
 from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
-from carapace_cron.model.actor import Actor
+from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import explain
 from carapace_cron.objects.binding import bind_to_ledger
@@ -55,6 +57,7 @@ from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.neighbours import Neighbours
+from carapace_cron.services.register import Register
 from carapace_cron.services.runs import RunHistory
 from carapace_cron.services.schedules import Schedules
 from carapace_cron.services.status import StatusReport
@@ -141,6 +144,7 @@ class House:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._board = Board()
+        self._neighbours: Neighbours | None = None
 
     async def open(self) -> str | None:
         """Open the stores, load what is kept, start the loops; the admin token if one was made.
@@ -175,7 +179,7 @@ class House:
         self._data_dir.claim()
         await self._database.open()
         self._closers.append(self._database.close)
-        self._ledger = Runs(self._database)
+        self._ledger = Runs(self._database, self._settings.limits)
         self._deliveries = Deliveries(self._database)
         self.token_store = Tokens(self._database)
         self._objects = objects = await self._open_objects()
@@ -220,7 +224,10 @@ class House:
             document=self._store.document,
             schedule_of=schedules.of,
             on_finished=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
+            on_outdated=lambda job_id: self._note_outdated(job_id),
+            catch_up_per_second=self._settings.catch_up_per_second,
         )
+        self._register = Register(InForce(self._database), self._scheduler)
         self._executor = Executor(
             self._ledger,
             self._runners,
@@ -229,6 +236,8 @@ class House:
             slots=self._settings.max_concurrent_runs,
             alone=not self._database.shared,
             on_ended=lambda end, status: self._upkeep.note_end(end, status),
+            on_failing=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
+            on_expired=lambda expired: self._upkeep.note_expired(expired.job_id),
         )
         self._courier = Courier(self._deliveries, self._channels, clock, wake=self._ledger.ended)
         self.jobs = Jobs(
@@ -257,6 +266,7 @@ class House:
             Leftovers(self._database),
             self._board,
             clock,
+            register=self._register,
             emit=self._emit,
             next_at=self._scheduler.next_at,
             keep_runs=self._settings.keep_runs,
@@ -271,7 +281,10 @@ class House:
         log.info(
             "%d jobs loaded, %d objects set aside", report.jobs, report.set_aside, extra={"action": "load"}
         )
+        self._store.confirm_with(self._register.confirm)
         progress = await self._ledger.progress()
+        await self._complete_changes(progress)
+        await self._ledger.release_held(self._clock.now())
         ran_once: list[str] = []
         for number, job in enumerate(self._store.all()):
             known = progress.get(job.id)
@@ -288,10 +301,37 @@ class House:
         self._board.load({job_id: one for job_id, one in progress.items() if self._store.holds(job_id)})
         self._store.subscribe(self._job_changed)
 
+    async def _complete_changes(self, progress: Mapping[str, Progress]) -> None:
+        """Put in force what the store has and the ledger has not: changes that a kill cut in two."""
+        unknown: list[Job] = []
+        for job in itertools.chain(self._store.all(), self._store.all_buried()):
+            known = progress.get(job.id)
+            if known is None or known.revision is None:
+                unknown.append(job)
+            elif known.revision < job.revision:
+                await self._complete_change(job, known)
+            elif known.revision > job.revision:
+                await self._renumber(job, known.revision)
+        await self._register.take_over(unknown, progress)
+
+    async def _complete_change(self, job: Job, known: Progress) -> None:
+        before = await self._register.definition_before(job.id)
+        if before is not None:
+            self._put(before, known.accounted_until, known.runs_created)
+            self._put(job)  # what came due under the one before is settled by it
+        await self._register.confirm(job, True)
+
+    async def _renumber(self, job: Job, revision: int) -> None:
+        """The store has an older document than the ledger knew, as from a backup: it counts as the newest."""
+        log.warning("job %s is older than the ledger knew it", job.id, extra={"action": "load"})
+        if job.deleted_at is None:
+            await self._store.update(job.id, lambda job: job.evolve(revision=revision, updated_by=GATEWAY))
+
     def _put_loaded(self, job: Job, known: Progress | None) -> None:
         # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
         until = job.last_executed_at if known is None else known.accounted_until
         self._put(job, until, 0 if known is None else known.runs_created)
+        self._upkeep.note_loaded(job, known if known is not None and known.revision == job.revision else None)
 
     def _job_changed(self, job_id: str, job: Job | None) -> None:
         self._upkeep.note_change(job_id, job)
@@ -299,6 +339,11 @@ class House:
             self._scheduler.forget(job_id)
         else:
             self._put(job)
+
+    def _note_outdated(self, job_id: str) -> None:
+        """Another gateway has changed a job: look at it now, not at the next round."""
+        if self._neighbours is not None:
+            self._neighbours.wake.set()
 
     def _put(self, job: Job, accounted_until: datetime | None = None, runs_created: int = 0) -> None:
         """Schedule a job. One whose schedule this version cannot read is not scheduled, and says so."""
@@ -311,7 +356,7 @@ class House:
     def _start_loops(self) -> None:
         """Upkeep first and scheduler last, so that they end in the opposite order."""
         if self._database.shared:
-            neighbours = Neighbours(self._store, self._clock)
+            self._neighbours = neighbours = Neighbours(self._store, self._clock)
             self._start_loop("neighbours", neighbours.run(), neighbours.stop)
         self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
         self._start_loop("courier", self._courier.run(), self._courier.stop)

@@ -27,19 +27,21 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import Unavailable
 from carapace_cron.ids import run_id, stable_fraction
 from carapace_cron.ledger.planning import JobPlan, Planned, PlannedInstant
-from carapace_cron.model.job import CatchUp, Job, Overlap
+from carapace_cron.model.job import CatchUp, CatchUpOrder, Job, Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import run_key
 from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occurrences
+from carapace_cron.schedule.never import is_never
 
 log = logging.getLogger(__name__)
 
 MAX_SLEEP_SECONDS = 1.0  # the wall clock is looked at again this often, however far the next instant
 PLANS_PER_WRITE = 100  # jobs a transaction: the first of a burst start while the rest is being recorded
 INSTANTS_PER_WRITE = 500  # the same bound where jobs have many instants to catch up
-CATCH_UP_PER_SECOND = 10  # late runs are spread, so that a restart is not a stampede
+CATCH_UP_PER_SECOND = 10.0  # late runs are spread, so that a restart is not a stampede
 RETRY_SECONDS = 1.0  # after the ledger refused a write
+OUTDATED_SECONDS = 0.1  # after it refused a definition: a newer one is on its way, often by milliseconds
 FAULTY_SECONDS = 60.0  # a job that cannot be scheduled, by a fault of ours, is tried again after it
 FAR_AHEAD_SECONDS = 86_400  # no honest mark is further ahead: clocks are moved by hours, not by days
 SPARE_ENTRIES = 64  # of the heap, before it is rid of those that mean nothing any more
@@ -78,7 +80,10 @@ class _Member:
     end_at: int | None
     jitter_seconds: float
     overlap: Overlap
+    deadline_seconds: float | None
     catch_up: CatchUp
+    catch_up_order: CatchUpOrder
+    catch_up_limit: int
     window_seconds: float
     max_runs: int | None
 
@@ -111,7 +116,8 @@ class Scheduler:
     """Knows jobs by `put` and `drop`, which take effect for the next instant at once; `run` is the loop.
 
     `document` gives a job's definition as it is kept; `schedule_of` its parsed schedule. `on_finished`
-    hears of a job that has no instant left, and why; it is called from the loop and must not wait.
+    hears of a job that has no instant left, and why; `on_outdated` of one that has another definition in
+    force by now. Both are called from the loop and must not wait.
     """
 
     def __init__(
@@ -122,12 +128,16 @@ class Scheduler:
         document: Callable[[str], bytes],
         schedule_of: Callable[[Job], GroupSchedule],
         on_finished: Callable[[str, str], None],
+        on_outdated: Callable[[str], None] = lambda job_id: None,
+        catch_up_per_second: float = CATCH_UP_PER_SECOND,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._document = document
         self._schedule_of = schedule_of
         self._on_finished = on_finished
+        self._on_outdated = on_outdated
+        self._catch_up_seconds = 1 / catch_up_per_second
         self._groups: dict[GroupSchedule, _Group] = {}
         self._members: dict[str, _Member] = {}
         self._known: dict[str, _Known] = {}
@@ -135,6 +145,7 @@ class Scheduler:
         self._tickets = itertools.count()
         self._due: deque[tuple[_Member, int]] = deque()
         self._behind: dict[str, _Member] = {}
+        self._outdated: dict[str, _Member] = {}
         self._faulty: dict[str, _Member] = {}
         self._faulty_until = 0.0  # monotonic
         self._settled: list[Due] = []
@@ -163,7 +174,7 @@ class Scheduler:
         if accounted_until is not None:
             known.mark = max(known.mark, int(accounted_until.timestamp()))
         self._trust(known, self._now())
-        if not job.enabled or job.deleted_at is not None:
+        if not job.is_scheduled or is_never(job.schedule):
             self._settle(old, self._now())
             return
         member = self._member(job, schedule, known)
@@ -239,9 +250,10 @@ class Scheduler:
 
     async def _pass(self) -> None:
         """Record everything that is due now, a slice at a time, so that others get their turn between."""
-        now = self._clock.now()
-        await self._record_settled(now)
-        self._look_at_the_clock(int(now.timestamp()))
+        await self._record_settled()
+        self._fall_behind(self._outdated.values())
+        self._outdated.clear()
+        self._look_at_the_clock(self._now())
         try:
             while not self._stopping:
                 now = self._clock.now()
@@ -266,7 +278,7 @@ class Scheduler:
             following = group.schedule.next_after_timestamp(at)
             simple = now - at <= ON_TIME_SECONDS and (following is None or following > now)
             for member in group.members.values():
-                waits = member.job_id in self._behind or member.job_id in self._faulty
+                waits = any(member.job_id in one for one in (self._behind, self._faulty, self._outdated))
                 if member.since < at and not waits:
                     if simple:
                         self._due.append((member, at))
@@ -311,21 +323,35 @@ class Scheduler:
         for (member, plan), answer in zip(planned, answers, strict=True):
             if answer is None:
                 self._blame(member)
+            elif not answer.in_force:
+                self._set_aside_outdated(member)
             else:
                 member.known.mark = max(member.known.mark, int(plan.accounted_until.timestamp()))
-                member.known.runs_created += answer.runs
+                member.known.runs_created = answer.runs_created
         for member, _ in due:
             if self._is_current(member) and member.next_after(seconds) is None:
                 self.drop(member.job_id)
                 self._on_finished(member.job_id, _why_finished(member))
 
-    async def _record_settled(self, now: datetime) -> None:
-        """Record the instants that came due before their job was paused, changed or deleted."""
+    async def settle(self, job_id: str) -> None:
+        """Record at once what came due of a job before it was paused, changed or deleted.
+
+        Raises `Unavailable` when the ledger is away; then the loop does it later.
+        """
+        await self._record_due_before([one for one in self._settled if one[0].job_id == job_id])
+
+    async def _record_settled(self) -> None:
         while self._settled:
-            slice_ = self._settled[:PLANS_PER_WRITE]
-            plans = [self._plan(member, instants, now, b"") for member, instants in slice_]
-            await self._write(plans, now)
-            del self._settled[: len(slice_)]
+            await self._record_due_before(self._settled[:PLANS_PER_WRITE])
+
+    async def _record_due_before(self, settled: list[Due]) -> None:
+        now = self._clock.now()
+        plans = [
+            replace(self._plan(member, instants, now, None), settles=True) for member, instants in settled
+        ]
+        await self._write(plans, now)
+        recorded = {id(one) for one in settled}
+        self._settled = [one for one in self._settled if id(one) not in recorded]
 
     async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
         """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
@@ -352,6 +378,12 @@ class Scheduler:
         except Exception:
             log.exception("job %s cannot be scheduled", member.job_id, extra={"action": "schedule"})
             self._blame(member)
+
+    def _set_aside_outdated(self, member: _Member) -> None:
+        """Another definition is in force; until it comes here, nothing is due by the one that we have."""
+        if self._is_current(member):
+            self._outdated[member.job_id] = member
+            self._on_outdated(member.job_id)
 
     def _blame(self, member: _Member) -> None:
         if self._is_current(member):
@@ -382,8 +414,9 @@ class Scheduler:
             known.mark = now
 
     def _plan(
-        self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes
+        self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes | None
     ) -> JobPlan:
+        """`definition`: of the job, for what its owner is told of misses; None = nothing is told."""
         # Seconds in which the gateway was busy are on record, but nobody needs to be told of them.
         since = int(now.timestamp()) - ON_TIME_SECONDS
         missed = [one for one in instants if one.verdict == "missed" and one.at < since]
@@ -392,10 +425,11 @@ class Scheduler:
             tenant=member.tenant,
             user_id=member.user_id,
             revision=member.revision,
-            definition=definition,
             overlap=member.overlap,
             accounted_until=_instant(instants[-1].at),
-            instants=tuple(self._planned(member, one, now) for one in instants),
+            instants=tuple(self._planned(member, one, now) for one in _in_order(member, instants)),
+            deadline_seconds=member.deadline_seconds,
+            max_runs=member.max_runs,
             notice=_notice_of_misses(missed, definition, now) if missed and definition else None,
         )
 
@@ -403,17 +437,20 @@ class Scheduler:
         at = _instant(one.at)
         if one.verdict == "missed":
             return PlannedInstant(at, "missed", at, one.trigger, one.reason)
-        start = self._catch_up_slot(now) if one.trigger == "catchUp" else one.at + _jitter(member, one.at)
+        late = one.trigger == "catchUp"
+        start = self._catch_up_slot(member, now) if late else one.at + _jitter(member, one.at)
         return PlannedInstant(at, "run", datetime.fromtimestamp(start, UTC), one.trigger)
 
-    def _catch_up_slot(self, now: datetime) -> float:
+    def _catch_up_slot(self, member: _Member, now: datetime) -> float:
+        """The next of the evenly spread slots, and somewhere within it."""
         monotonic = self._clock.monotonic()
         slot = max(self._catch_up_free_at, monotonic)
-        self._catch_up_free_at = slot + 1 / CATCH_UP_PER_SECOND
-        return now.timestamp() + slot - monotonic
+        self._catch_up_free_at = slot + self._catch_up_seconds
+        return now.timestamp() + slot - monotonic + self._catch_up_seconds * stable_fraction(member.job_id)
 
     def _member(self, job: Job, schedule: GroupSchedule, known: _Known) -> _Member:
         opened = int(job.scheduled_since.timestamp())
+        starts = [at for at in (job.start_at, None if job.enabled else job.paused_until) if at is not None]
         return _Member(
             job_id=job.id,
             tenant=job.tenant,
@@ -421,11 +458,14 @@ class Scheduler:
             revision=job.revision,
             group=self._groups.get(schedule) or _Group(schedule),
             known=known,
-            closed_until=opened if job.start_at is None else max(opened, _ceil(job.start_at) - 1),
+            closed_until=max([opened, *(_ceil(at) - 1 for at in starts)]),
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
+            deadline_seconds=job.deadline_seconds,
             catch_up=job.catch_up,
+            catch_up_order=job.catch_up_order,
+            catch_up_limit=job.catch_up_limit,
             window_seconds=job.catch_up_window_seconds,
             max_runs=job.max_runs,
         )
@@ -435,6 +475,7 @@ class Scheduler:
         member = self._members.pop(job_id, None)
         self._behind.pop(job_id, None)
         self._faulty.pop(job_id, None)
+        self._outdated.pop(job_id, None)
         if member is None:
             return None
         del member.group.members[job_id]
@@ -482,9 +523,10 @@ class Scheduler:
     def _idle_seconds(self) -> float:
         if self._behind or self._settled:
             return 0.0
+        longest = OUTDATED_SECONDS if self._outdated else MAX_SLEEP_SECONDS
         if not self._heap:
-            return MAX_SLEEP_SECONDS
-        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), MAX_SLEEP_SECONDS)
+            return longest
+        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), longest)
 
 
 _CHANGED = "the job was paused, changed or deleted before this instant could start"
@@ -524,10 +566,18 @@ def _catch_up(member: _Member, now: int) -> list[Occurrence]:
         now=now if member.end_at is None else min(now, member.end_at),
         catch_up=member.catch_up,
         window_seconds=member.window_seconds,
+        limit=member.catch_up_limit,
     )
     if member.max_runs is None:
         return due
     return list(_at_most(due, member.max_runs - member.known.runs_created))
+
+
+def _in_order(member: _Member, instants: list[Occurrence]) -> list[Occurrence]:
+    """The order in which they are recorded, which is the order in which runs of a job take their turns."""
+    if member.catch_up_order == "oldestFirst" or not any(one.trigger == "catchUp" for one in instants):
+        return instants
+    return instants[::-1]
 
 
 def _at_most(due: list[Occurrence], runs: int) -> Iterator[Occurrence]:

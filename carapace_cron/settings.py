@@ -7,6 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from carapace_cron.model.channel import ChannelSettings
+from carapace_cron.model.limits import Limits
 from carapace_cron.model.program import ProgramRule
 
 MIN_TOKEN_LENGTH = 16
@@ -22,6 +23,9 @@ class CronSettings(BaseModel):
     s3_endpoint_url: str = ""  # empty: AWS
     adopt_bucket: bool = False  # run the jobs of a bucket that another ledger has run before
     max_concurrent_runs: int = Field(5, ge=1, le=10_000)
+    max_concurrent_runs_per_tenant: int = Field(0, ge=0, le=10_000)  # 0: no limit of its own
+    concurrency: dict[str, int] = Field(default_factory=dict)  # {"channel:ops": 2, "tag:db": 1}
+    catch_up_per_second: float = Field(10.0, ge=0.01, le=1_000)
     url_allow: str = ""  # networks and ports that jobs may call besides public ones
     min_interval_seconds: float = Field(60.0, ge=1)
     max_jobs_per_tenant: int = Field(10_000, ge=1)
@@ -36,6 +40,21 @@ class CronSettings(BaseModel):
         if 0 < len(token.get_secret_value()) < MIN_TOKEN_LENGTH:
             raise ValueError(f"expected at least {MIN_TOKEN_LENGTH} characters, or none at all")
         return token
+
+    @field_validator("concurrency")
+    @classmethod
+    def _of_a_channel_or_tag(cls, concurrency: dict[str, int]) -> dict[str, int]:
+        for label, most in concurrency.items():
+            kind, _, name = label.partition(":")
+            if kind not in ("channel", "tag") or not name or " " in name:
+                raise ValueError(f'bad name "{label[:60]}": expected channel:<id> or tag:<tag>')
+            if most < 1:
+                raise ValueError(f'bad limit {most} of "{label[:60]}": expected at least 1')
+        return concurrency
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.concurrency, self.max_concurrent_runs_per_tenant or None)
 
     @property
     def min_interval(self) -> timedelta:

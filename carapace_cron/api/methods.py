@@ -137,9 +137,17 @@ class Methods:
         return self._services.jobs.validate(actor, data)
 
     async def preview_schedule(
-        self, actor: Actor, schedule: str, timezone: str = "UTC", count: int = 5
+        self,
+        actor: Actor,
+        schedule: str,
+        timezone: str = "UTC",
+        count: int = 5,
+        excludeDates: list[str] | None = None,
+        holidays: dict[str, Any] | None = None,
+        blackouts: list[dict[str, Any]] | None = None,
     ) -> Answer:
-        return self._services.jobs.preview(actor, schedule, timezone, count)
+        calendar = {"excludeDates": excludeDates, "holidays": holidays, "blackouts": blackouts}
+        return self._services.jobs.preview(actor, schedule, timezone, count, calendar)
 
     async def create_token(self, actor: Actor, tenant: str, user: str, scopes: list[str]) -> Answer:
         return await self._services.tokens.create(actor, tenant, user, scopes)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from carapace_cron.ledger.statements import SAME_DEFINITION, chunks
+from carapace_cron.ledger.ending import expire
+from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
+from carapace_cron.model.limits import NO_LIMITS, Limits
+from carapace_cron.model.record import instant_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Claim:
     attempt: int  # from 1
     owner: str
     started_at: datetime  # of this attempt
+    deadline_at: datetime | None = None  # the attempt is stopped then
+    upstream: Mapping[str, Any] | None = None  # the run whose end started this one, with its output
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,19 @@ class Claimed:
     more: bool
     next_at: datetime | None
     cancelled: Mapping[str, str]
+    expired: Sequence[Expired] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A run that came to its deadline in the queue. `status`: missed, or timeout if it had begun."""
+
+    run_id: str
+    job_id: str
+    status: str
+
+
+HELD_AT_ONCE = 100  # runs that a claim sets aside for a full limit before others get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +83,116 @@ class _Lane:
 
 
 def claim(
-    connection: sa.Connection, *, owner: str, slots: int, now: datetime, lease_until: datetime
+    connection: sa.Connection,
+    *,
+    owner: str,
+    slots: int,
+    now: datetime,
+    lease_until: datetime,
+    limits: Limits = NO_LIMITS,
 ) -> Claimed:
-    """Take up to `slots` runs that are due; each gets a new attempt. 0 slots: only look."""
+    """Take up to `slots` runs that are due; each gets a new attempt. 0 slots: only look.
+
+    Of the due runs that are looked at, those whose deadline has passed end, and those for which a limit
+    leaves no room are held until a run of that limit ends.
+    """
     cancelled = connection.execute(_CANCELLED, {"owner": owner}).all()
     lanes = _lanes(connection, slots, now)
     ready = {one.name: one.ready for one in lanes if one.ready}
-    shares = fair_shares(ready, _running(connection), slots)
-    rows = [row for name, count in shares.items() for row in _first_of(connection, name, count, now)]
-    if rows:
+    shares = fair_shares(ready, _running(connection), slots, limits.per_tenant)
+    due = _sorted_out(connection, shares, now, limits)
+    if due.take:
         lease = {"owner": owner, "until": lease_until, "now": now}
-        connection.execute(_START_RUN, [{"sequence_": row.sequence, **lease} for row in rows])
-        connection.execute(_START_ATTEMPT, [_attempt_row(row, owner, now) for row in rows])
-    claims = [_claim(row, owner, row.attempt + 1, now) for row in rows]
+        connection.execute(_START_RUN, [{"sequence_": row.sequence, **lease} for row in due.take])
+        connection.execute(_START_ATTEMPT, [_attempt_row(row, owner, now) for row in due.take])
+    if due.hold:
+        connection.execute(_HOLD, [{"sequence_": row.sequence, "by": label} for row, label in due.hold])
+    ended = expire(connection, due.expired, now) if due.expired else {}
+    upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])
     waiting = [one.next_at for one in lanes if one.next_at is not None]
-    more = sum(ready.values()) > len(rows)
-    return Claimed(claims, more, min(waiting, default=None), {row.id: row.cancel_reason for row in cancelled})
+    return Claimed(
+        [_claim(row, owner, row.attempt + 1, now, upstreams.get(row.caused_by)) for row in due.take],
+        more=bool(due.expired or due.hold) or len(due.take) == slots < sum(ready.values()),
+        next_at=min(waiting, default=None),
+        cancelled={row.id: row.cancel_reason for row in cancelled},
+        expired=[Expired(row.id, row.job_id, ended[row.id]) for row in due.expired],
+    )
 
 
-def fair_shares(ready: Mapping[str, int], running: Mapping[str, int], slots: int) -> dict[str, int]:
+@dataclass(slots=True)
+class _Due:
+    """What becomes of due runs: they start, wait for a limit, or have come to their deadline."""
+
+    take: list[AnyRow] = field(default_factory=list)
+    hold: list[tuple[AnyRow, str]] = field(default_factory=list)
+    expired: list[AnyRow] = field(default_factory=list)
+
+
+def _sorted_out(connection: sa.Connection, shares: Mapping[str, int], now: datetime, limits: Limits) -> _Due:
+    due = _Due()
+    working = _working(connection) if limits.by_label and shares else Counter[str]()
+    spare = HELD_AT_ONCE if limits.by_label else 0
+    for name, share in shares.items():
+        room = share
+        for row in _first_of(connection, name, share + spare, now):
+            if room == 0:
+                break
+            if row.deadline_at is not None and row.deadline_at <= now:
+                due.expired.append(row)
+                continue
+            labels = row.labels.split() if limits.by_label else []
+            full = next((one for one in labels if working[one] >= limits.by_label.get(one, MANY)), None)
+            if full is not None:
+                due.hold.append((row, full))
+                continue
+            working.update(labels)
+            due.take.append(row)
+            room -= 1
+    return due
+
+
+MANY = 2**31  # the limit of a label that has none
+
+
+def _working(connection: sa.Connection) -> Counter[str]:
+    """How many runs work now, by label."""
+    rows = connection.execute(sa.select(runs.c.labels).where(RUNNING)).scalars()
+    return Counter(label for labels in rows for label in labels.split())
+
+
+def _upstreams(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str | None, dict[str, Any]]:
+    """run id → what a run that it started is told of it."""
+    return {
+        row.id: {
+            "jobId": row.job_id,
+            "runId": row.id,
+            "status": row.status,
+            "scheduledFor": instant_text(row.scheduled_for),
+            "output": row.output,
+            "error": row.error,
+            "metadata": row.details or {},
+        }
+        for chunk in chunks(run_ids)
+        for row in connection.execute(_UPSTREAMS, {"ids": chunk})
+    }
+
+
+def fair_shares(
+    ready: Mapping[str, int], running: Mapping[str, int], slots: int, per_tenant: int | None = None
+) -> dict[str, int]:
     """How many of `slots` each lane gets: one at a time to the tenant, and in it the user, that has least.
 
-    `ready`, `running`: lane → runs. Lanes are named ``<tenant>/<user>``.
+    `ready`, `running`: lane → runs. Lanes are named ``<tenant>/<user>``. `per_tenant`: runs that one tenant
+    may have at work; None = no limit.
 
     >>> fair_shares({"a/x": 1000, "a/y": 1000, "b/z": 1}, {}, 4)
     {'a/x': 2, 'b/z': 1, 'a/y': 1}
     >>> fair_shares({"a/x": 9, "b/z": 9}, {"a/x": 3}, 4)
     {'b/z': 3, 'a/x': 1}
+    >>> fair_shares({"a/x": 9, "b/z": 9}, {"a/x": 1}, 8, per_tenant=2)
+    {'b/z': 2, 'a/x': 1}
     """
-    if sum(ready.values()) <= slots:
+    if per_tenant is None and sum(ready.values()) <= slots:
         return dict(ready)
     of_tenant = Counter[str]()
     for name, count in running.items():
@@ -106,6 +205,8 @@ def fair_shares(ready: Mapping[str, int], running: Mapping[str, int], slots: int
     shares = Counter[str]()
     while slots and tenants:
         load, tenant = heapq.heappop(tenants)
+        if per_tenant is not None and load >= per_tenant:
+            continue
         busy, name = heapq.heappop(queue[tenant])
         shares[name] += 1
         slots -= 1
@@ -145,7 +246,8 @@ def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | N
         .where(RUNNING, gone)
     )
     return [
-        _claim(row, row.lease_owner, row.attempt, row.attempt_started_at) for row in connection.execute(query)
+        _claim(row, row.lease_owner, row.attempt, row.attempt_started_at, None)
+        for row in connection.execute(query)
     ]
 
 
@@ -186,7 +288,7 @@ def _running(connection: sa.Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -> Sequence[sa.Row[Any]]:
+def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -> Sequence[AnyRow]:
     return connection.execute(_FIRST_OF_LANE, {"lane": name, "now": now, "count": count}).all()
 
 
@@ -213,6 +315,24 @@ _START_RUN = (
     )
 )
 _START_ATTEMPT = sa.insert(attempts)
+_HOLD = (
+    sa.update(runs)
+    .where(runs.c.sequence == sa.bindparam("sequence_"))
+    .values(held_by=sa.bindparam("by"), available_at=None)
+)
+_UPSTREAMS = (
+    sa.select(
+        runs.c.id,
+        runs.c.job_id,
+        runs.c.status,
+        runs.c.scheduled_for,
+        attempts.c.output,
+        attempts.c.error,
+        attempts.c.metadata.label("details"),
+    )
+    .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
+    .where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+)
 _CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
     RUNNING,
     runs.c.lease_owner == sa.bindparam("owner"),
@@ -221,12 +341,14 @@ _CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
 _EXTEND = sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(lease_until=sa.bindparam("until"))
 
 
-def _attempt_row(row: sa.Row[Any], owner: str, now: datetime) -> dict[str, object]:
+def _attempt_row(row: AnyRow, owner: str, now: datetime) -> dict[str, object]:
     number = row.attempt + 1
     return {"run_id": row.id, "number": number, "state": "running", "owner": owner, "started_at": now}
 
 
-def _claim(row: sa.Row[Any], owner: str, attempt: int, started_at: datetime) -> Claim:
+def _claim(
+    row: AnyRow, owner: str, attempt: int, started_at: datetime, upstream: Mapping[str, Any] | None
+) -> Claim:
     return Claim(
         run_id=row.id,
         job_id=row.job_id,
@@ -238,6 +360,8 @@ def _claim(row: sa.Row[Any], owner: str, attempt: int, started_at: datetime) -> 
         attempt=attempt,
         owner=owner,
         started_at=started_at,
+        deadline_at=row.deadline_at,
+        upstream=upstream,
     )
 
 

@@ -1,12 +1,13 @@
 """The ends of attempts and runs: what was recorded of them, and what an end sets free.
 
 Plain functions on a connection, inside the writer's transaction; `ledger/runs.py` is the door to them.
-An attempt's end goes through `_finish`, a cancellation between attempts through `_count_cancelled`: both
-see to the counts and the notice, and whoever calls them to the next run in line.
+An attempt's end goes through `_finish`, an end between attempts through `_count_ended`: both see to the
+counts and the notice, and whoever calls them to the next run in line.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,11 +17,14 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from carapace_cron.ledger.deliveries import insert_delivery
-from carapace_cron.ledger.statements import chunks
+from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
 from carapace_cron.model.job import Job, Notify
 from carapace_cron.model.notice import Notice
+from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Outcome, RunState
+
+_NO_LONGER_WAITING: dict[str, Any] = {"available_at": None, "held_by": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class AttemptEnd:
     retry_at: datetime | None
     notify: Notify
     notice: Notice | None
+    pause_after: int | None = None  # failures in a row after which the job is to be paused; None = never
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +59,21 @@ class Ended:
     run_id: str
     accepted: bool
     status: str | None = None  # of the run; "queued" = it will be tried again
+    pause: str | None = None  # why the job is to be paused now; None = it is not
 
 
 def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[Ended]:
     """Record the ends whose lease still holds, with all that follows; one answer each, in their order."""
     held = _held(connection, [end.run_id for end in ends])
     accepted = [end for end in ends if (end.run_id, end.owner, end.attempt) in held]
+    now = max((end.finished_at for end in accepted), default=None)
     if accepted:
         connection.execute(_END_ATTEMPT, [_attempt_values(end) for end in accepted])
     statuses: dict[str, str] = {}
     again: list[AttemptEnd] = []
     final: list[AttemptEnd] = []
     for end in accepted:
-        cancelled = held[end.run_id, end.owner, end.attempt] is not None
+        cancelled = held[end.run_id, end.owner, end.attempt].cancel_reason is not None
         if end.retry_at is not None and not cancelled:
             again.append(end)
             statuses[end.run_id] = "queued"
@@ -75,9 +82,13 @@ def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[E
             statuses[end.run_id] = final[-1].status
     if again:
         connection.execute(_TRY_AGAIN, [{"run": end.run_id, "at": end.retry_at} for end in again])
-    if final:
-        _finish(connection, final)
-    return [Ended(end.run_id, end.run_id in statuses, statuses.get(end.run_id)) for end in ends]
+    pauses = _finish(connection, final) if final else {}
+    if now is not None:
+        release_held(connection, [held[end.run_id, end.owner, end.attempt].labels for end in accepted], now)
+    return [
+        Ended(end.run_id, end.run_id in statuses, statuses.get(end.run_id), pauses.get(end.run_id))
+        for end in ends
+    ]
 
 
 def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: datetime) -> list[str]:
@@ -86,11 +97,11 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
     Returns the ids of the running ones.
     """
     of_job = runs.c.job_id == job_id
-    ended = {"status": "cancelled", "reason": reason, "finished_at": now, "available_at": None}
+    ended = {**_NO_LONGER_WAITING, "status": "cancelled", "reason": reason, "finished_at": now}
     begun = connection.execute(sa.select(runs).where(of_job, QUEUED, runs.c.attempt > 0)).all()
     connection.execute(sa.update(runs).where(of_job, QUEUED).values(**ended))
     for row in begun:
-        _count_cancelled(connection, row, reason, now)
+        _count_ended(connection, row, "cancelled", reason, now)
     asked = sa.func.coalesce(runs.c.cancel_reason, reason)
     connection.execute(sa.update(runs).where(of_job, RUNNING).values(cancel_reason=asked))
     return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
@@ -110,42 +121,76 @@ def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetim
     connection.execute(
         sa.update(runs)
         .where(runs.c.id == run_id)
-        .values(status="cancelled", reason=reason, finished_at=now, available_at=None)
+        .values(**_NO_LONGER_WAITING, status="cancelled", reason=reason, finished_at=now)
     )
     if row.attempt > 0:
-        _count_cancelled(connection, row, reason, now)
+        _count_ended(connection, row, "cancelled", reason, now)
     set_next_free(connection, [row.job_id], now)
     return "cancelled"
 
 
-def _count_cancelled(connection: sa.Connection, row: sa.Row[Any], reason: str, now: datetime) -> None:
+def expire(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> dict[str, str]:
+    """End queued runs whose deadline has passed; run id → how: missed if it never began, else timeout."""
+    ended = {row.id: "timeout" if row.attempt else "missed" for row in rows}
+    for row in rows:
+        late = "it was tried again" if row.attempt else "it could start"
+        reason = f"its deadline, {instant_text(row.deadline_at)}, passed before {late}"
+        values = {**_NO_LONGER_WAITING, "status": ended[row.id], "reason": reason, "finished_at": now}
+        connection.execute(sa.update(runs).where(runs.c.id == row.id).values(**values))
+        if row.attempt:
+            _count_ended(connection, row, "timeout", reason, now)
+        else:
+            _tell_end(connection, row, "missed", None, reason, now)
+    set_next_free(connection, [row.job_id for row in rows], now)
+    return ended
+
+
+def _count_ended(
+    connection: sa.Connection, row: AnyRow, status: RunState, reason: str, now: datetime
+) -> None:
     """A run that had begun ends between two attempts: it counts, and its owner hears of it."""
+    previous, _ = _standings(connection, [row.job_id]).get(row.job_id, (None, 0))
+    failed, kept = _failures_after(status, 0), _failures_after(status, 1) and 1
+    counted = {"job": row.job_id, "failed": failed, "kept": kept, "to_status": status}
+    connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
+    _tell_end(connection, row, status, previous, reason, now)
+
+
+def _tell_end(
+    connection: sa.Connection,
+    row: AnyRow,
+    status: RunState,
+    previous: str | None,
+    reason: str,
+    now: datetime,
+) -> None:
+    """The owner hears of a run that ended while nobody worked on it, if they want to."""
     same = (definitions.c.job_id == row.job_id) & (definitions.c.revision == row.revision)
     body = connection.execute(sa.select(definitions.c.body).where(same)).scalar_one()
     try:
-        job: Job | None = Job.model_validate_json(body)
+        job = Job.model_validate_json(body)
     except ValidationError:
-        job = None  # another version's: it counts, but what its owner wants to hear is not known
-    previous = _last_statuses(connection, [row.job_id]).get(row.job_id)
-    counted = {"job": row.job_id, "failed": 0, "to_status": "cancelled"}
-    connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
-    if job is not None and wants_notice(job.notify, "cancelled", previous):
-        notice = Notice(
-            id=f"{row.id}.ended",
-            tenant=row.tenant,
-            user_id=row.user_id,
-            channel_id=job.channel_id,
-            job_id=row.job_id,
-            job_name=job.name,
-            run_id=row.id,
-            status="cancelled",
-            success=False,
-            scheduled_for=row.scheduled_for,
-            finished_at=now,
-            attempt=row.attempt,
-            error=reason,
-        )
-        insert_delivery(connection, notice, now)
+        return  # another version's: what its owner wants to hear is not known
+    missed = status == "missed"
+    if job.notify == "never" or not (missed or wants_notice(job.notify, status, previous)):
+        return
+    notice = Notice(
+        id=f"{row.id}.{'missed' if missed else 'ended'}",
+        tenant=row.tenant,
+        user_id=row.user_id,
+        channel_id=job.channel_id,
+        event="run.missed" if missed else "run.completed",
+        job_id=row.job_id,
+        job_name=job.name,
+        run_id=row.id,
+        status=status,
+        success=False,
+        scheduled_for=row.scheduled_for,
+        finished_at=now,
+        attempt=row.attempt,
+        error=reason,
+    )
+    insert_delivery(connection, notice, now)
 
 
 def _as_cancelled(end: AttemptEnd) -> AttemptEnd:
@@ -166,50 +211,115 @@ def wants_notice(notify: Notify, status: str, previous: str | None) -> bool:
     return notify == "always" or (notify == "failure" and not good)
 
 
-def _held(
-    connection: sa.Connection, run_ids: Sequence[str]
-) -> dict[tuple[str, str, int], str | None]:
-    """The fence: (run id, lease owner, attempt) → reason to cancel, of those that are running."""
-    query = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_reason).where(
-        RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True))
-    )
-    held: dict[tuple[str, str, int], str | None] = {}
+def _held(connection: sa.Connection, run_ids: Sequence[str]) -> dict[tuple[str, str, int], AnyRow]:
+    """The fence: (run id, lease owner, attempt) → the row, of those that are running."""
+    held: dict[tuple[str, str, int], AnyRow] = {}
     for chunk in chunks(run_ids):
-        rows = connection.execute(query, {"ids": chunk})
-        held.update(((row.id, row.lease_owner, row.attempt), row.cancel_reason) for row in rows)
+        rows = connection.execute(_HELD, {"ids": chunk})
+        held.update(((row.id, row.lease_owner, row.attempt), row) for row in rows)
     return held
 
 
-def _finish(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> None:
-    previous = _last_statuses(connection, [end.job_id for end in ends])
+def _finish(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> dict[str, str]:
+    """End the runs; run id → why its job is to be paused, where it is."""
+    before = _standings(connection, [end.job_id for end in ends])
     connection.execute(_FINISH_RUN, [_run_values(end) for end in ends])
     connection.execute(_COUNT, [_count_values(end) for end in ends])
+    pauses: dict[str, str] = {}
     for end in ends:
-        if end.notice is not None and wants_notice(end.notify, end.status, previous.get(end.job_id)):
+        previous, failures = before.get(end.job_id, (None, 0))
+        failures = _failures_after(end.status, failures)
+        before[end.job_id] = end.status, failures
+        if end.notice is not None and wants_notice(end.notify, end.status, previous):
             insert_delivery(connection, end.notice, end.finished_at)
-        previous[end.job_id] = end.status
+        if failures == end.pause_after:
+            pauses[end.run_id] = reason = why_paused(failures)
+            _tell_pause(connection, end, reason)
     set_next_free(connection, [end.job_id for end in ends], ends[-1].finished_at)
+    return pauses
 
 
-def _last_statuses(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, str | None]:
-    query = sa.select(progress.c.job_id, progress.c.last_status).where(
-        progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
-    )
-    found: dict[str, str | None] = {}
-    for chunk in chunks(job_ids):
-        rows = connection.execute(query, {"ids": chunk})
-        found.update((row.job_id, row.last_status) for row in rows)
+def why_paused(failures: int) -> str:
+    """What a job shows that was paused because it failed so often.
+
+    >>> why_paused(3)
+    'paused after 3 failures in a row, as pauseAfterFailures asks; mend the cause, then resume it'
+    """
+    runs_ = "1 failure" if failures == 1 else f"{failures} failures in a row"
+    return f"paused after {runs_}, as pauseAfterFailures asks; mend the cause, then resume it"
+
+
+def _tell_pause(connection: sa.Connection, end: AttemptEnd, reason: str) -> None:
+    if end.notice is not None and end.notify != "never":
+        error = f"{reason}. The last error: {end.outcome.error}"
+        notice = end.notice.evolve(id=f"{end.run_id}.paused", event="job.paused", error=error, output="")
+        insert_delivery(connection, notice, end.finished_at)
+
+
+def _failures_after(status: str, before: int) -> int:
+    """Failures in a row, after one more end. What was cancelled tells nothing."""
+    if status in ("failure", "timeout"):
+        return before + 1
+    return before if status == "cancelled" else 0
+
+
+def _standings(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, tuple[str | None, int]]:
+    """job id → how its last run ended (None: none has), and how many failed in a row."""
+    found: dict[str, tuple[str | None, int]] = {}
+    for chunk in chunks(list(dict.fromkeys(job_ids))):
+        rows = connection.execute(_STANDINGS, {"ids": chunk})
+        found.update((row.job_id, (row.last_status, row.failures_in_row)) for row in rows)
     return found
+
+
+def release_held(connection: sa.Connection, labels: Sequence[str], now: datetime) -> None:
+    """Let runs go that waited for a limit: as many of each label as have made room, the oldest first.
+
+    `labels`: of each run that works no longer.
+    """
+    held = set(connection.execute(_HELD_LABELS).scalars())
+    if not held:
+        return
+    freed = Counter(label for one in labels for label in one.split() if label in held)
+    for label, count in freed.items():
+        ids = connection.execute(_HELD_BY, {"label": label, "most": count}).scalars().all()
+        connection.execute(_RELEASE, [{"run": run_id, "at": now} for run_id in ids])
+
+
+def release_all_held(connection: sa.Connection, now: datetime) -> None:
+    """Let every run go that waits for a limit: the limits may be others since."""
+    connection.execute(
+        sa.update(runs).where(runs.c.held_by.is_not(None)).values(held_by=None, available_at=now)
+    )
 
 
 def set_next_free(connection: sa.Connection, job_ids: Sequence[str], now: datetime) -> None:
     """Where no serial run of a job is under way any more, let the first that waits for it go."""
     for job_id in dict.fromkeys(job_ids):
         first = connection.execute(_FIRST_ALIVE, {"job": job_id}).first()
-        if first is not None and first.status == "queued" and first.available_at is None:
+        waits = first is not None and first.status == "queued" and first.available_at is None
+        if first is not None and waits and first.held_by is None:
             connection.execute(_SET_FREE, {"run": first.id, "at": now})
 
 
+_HELD = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_reason, runs.c.labels).where(
+    RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_STANDINGS = sa.select(progress.c.job_id, progress.c.last_status, progress.c.failures_in_row).where(
+    progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
+)
+_HELD_LABELS = sa.select(runs.c.held_by).where(runs.c.held_by.is_not(None)).distinct()
+_HELD_BY = (
+    sa.select(runs.c.id)
+    .where(runs.c.held_by == sa.bindparam("label"))
+    .order_by(runs.c.sequence)
+    .limit(sa.bindparam("most"))
+)
+_RELEASE = (
+    sa.update(runs)
+    .where(runs.c.id == sa.bindparam("run"))
+    .values(held_by=None, available_at=sa.bindparam("at"))
+)
 _END_ATTEMPT = (
     sa.update(attempts)
     .where(attempts.c.run_id == sa.bindparam("run"), attempts.c.number == sa.bindparam("attempt"))
@@ -245,13 +355,15 @@ _COUNT = (
     .values(
         execution_count=progress.c.execution_count + 1,
         failure_count=progress.c.failure_count + sa.bindparam("failed", type_=sa.Integer),
+        failures_in_row=progress.c.failures_in_row * sa.bindparam("kept", type_=sa.Integer)
+        + sa.bindparam("failed", type_=sa.Integer),
         last_status=sa.bindparam("to_status"),
         last_executed_at=sa.bindparam("began"),
         last_error=sa.bindparam("fault"),
     )
 )
 _FIRST_ALIVE = (
-    sa.select(runs.c.id, runs.c.status, runs.c.available_at)
+    sa.select(runs.c.id, runs.c.status, runs.c.available_at, runs.c.held_by)
     .where(runs.c.job_id == sa.bindparam("job"), ALIVE, runs.c.serial)
     .order_by(runs.c.sequence)
     .limit(1)
@@ -279,7 +391,8 @@ def _run_values(end: AttemptEnd) -> dict[str, Any]:
 def _count_values(end: AttemptEnd) -> dict[str, Any]:
     return {
         "job": end.job_id,
-        "failed": int(end.status in ("failure", "timeout")),
+        "failed": _failures_after(end.status, 0),
+        "kept": _failures_after(end.status, 1) and 1,
         "to_status": end.status,
         "began": end.started_at,
         "fault": end.outcome.error,

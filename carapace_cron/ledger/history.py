@@ -56,10 +56,12 @@ class Progress:
     """How far a job has come. `accounted_until`: each of its instants up to there has its record."""
 
     job_id: str
+    revision: int | None  # of the definition in force; None: a version before kept none
     accounted_until: datetime
     runs_created: int
     execution_count: int
     failure_count: int
+    failures_in_row: int
     last_status: str | None
     last_executed_at: datetime | None
     last_error: str | None
@@ -90,12 +92,16 @@ def attempts_of(connection: sa.Connection, run_id: str) -> list[dict[str, Any]]:
 
 
 def all_progress(connection: sa.Connection) -> dict[str, Progress]:
-    return {row.job_id: Progress(*row) for row in connection.execute(sa.select(*_PROGRESS))}
+    return _by_job(connection, sa.select(*_PROGRESS))
 
 
 def progress_of(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, Progress]:
     query = sa.select(*_PROGRESS).where(progress.c.job_id.in_(job_ids))
-    return {row.job_id: Progress(*row) for row in connection.execute(query)}
+    return _by_job(connection, query)
+
+
+def _by_job(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, Progress]:
+    return {row["job_id"]: Progress(**row) for row in connection.execute(query).mappings()}
 
 
 def count_alive(connection: sa.Connection, tenant: str, user_id: str | None) -> Mapping[str, int]:
@@ -126,10 +132,14 @@ def prune(connection: sa.Connection, before: datetime) -> int:
     for column in (attempts.c.run_id, deliveries.c.run_id, runs.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(ids)))
     if not ids:
-        connection.execute(sa.delete(definitions).where(~sa.exists().where(SAME_DEFINITION)))
+        connection.execute(_DELETE_UNUSED)
     return len(ids)
 
 
+_IN_FORCE = (progress.c.job_id == definitions.c.job_id) & (progress.c.revision == definitions.c.revision)
+_DELETE_UNUSED = sa.delete(definitions).where(
+    ~sa.exists().where(SAME_DEFINITION), ~sa.exists().where(_IN_FORCE)
+)
 _RUNS = sa.select(
     runs,
     attempts.c.output,
@@ -140,10 +150,12 @@ _RUNS = sa.select(
 
 _PROGRESS = (
     progress.c.job_id,
+    progress.c.revision,
     progress.c.accounted_until,
     progress.c.runs_created,
     progress.c.execution_count,
     progress.c.failure_count,
+    progress.c.failures_in_row,
     progress.c.last_status,
     progress.c.last_executed_at,
     progress.c.last_error,
@@ -181,6 +193,9 @@ def _run(row: sa.Row[Any]) -> Run:
         status=row.status,
         trigger=row.trigger,
         reason=row.reason,
+        deadline_at=row.deadline_at,
+        caused_by=row.caused_by,
+        held_by=row.held_by,
         attempt=row.attempt,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from carapace_cron.database import Database
 from carapace_cron.ledger.statements import SAME_DEFINITION
-from carapace_cron.ledger.tables import ALIVE, definitions, progress, runs
+from carapace_cron.ledger.tables import ALIVE, chains, definitions, progress, runs
 from carapace_cron.model.job import Job
 
 
@@ -71,7 +71,9 @@ def _deletes_after_run(definition: bytes) -> bool:
 
 
 def forget(connection: sa.Connection, job_ids: Collection[str]) -> None:
-    connection.execute(_FORGET, [{"job": job_id} for job_id in job_ids])
+    gone = [{"job": job_id} for job_id in job_ids]
+    connection.execute(_FORGET, gone)
+    connection.execute(_UNCHAIN, gone)
 
 
 _WITH_LIVE_RUNS = sa.select(runs.c.job_id).where(ALIVE).distinct()
@@ -87,4 +89,5 @@ _NEWEST_END = (
     .order_by(runs.c.sequence.desc())
     .limit(1)
 )
+_UNCHAIN = sa.delete(chains).where(chains.c.job_id == sa.bindparam("job"))
 _FORGET = sa.delete(progress).where(progress.c.job_id == sa.bindparam("job"))

@@ -6,24 +6,22 @@ Plain functions on a connection, inside the writer's transaction; `ledger/runs.p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from carapace_cron.errors import Conflict
 from carapace_cron.ids import run_id
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
-from carapace_cron.ledger.history import one_run
 from carapace_cron.ledger.statements import chunks, insert_for
-from carapace_cron.ledger.tables import ALIVE, definitions, progress, runs
-from carapace_cron.model.job import Overlap
+from carapace_cron.ledger.tables import ALIVE, progress, runs
+from carapace_cron.model.job import Job, Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
-from carapace_cron.model.run import Run, Trigger, run_key
+from carapace_cron.model.run import Trigger, run_key
 
 MAX_WAITING = 1_000  # runs of one job that may wait for each other; more are skipped
 
@@ -41,33 +39,65 @@ class PlannedInstant:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """All that is due of one job, oldest first. After it is recorded, each instant of the job up to
-    `accounted_until` has its record. `definition` is needed only if one of them is to run; `notice` is what
-    is said, once, if one of them was missed."""
+    """What is due of one job, in the order in which it is to run. After it is recorded, each instant of the
+    job up to `accounted_until` has its record. `notice` is what is said, once, if one of them was missed.
+
+    A plan made from a definition that is not in force is not recorded, unless it `settles` what was due
+    under the one before it."""
 
     job_id: str
     tenant: str
     user_id: str
     revision: int
-    definition: bytes
     overlap: Overlap
     accounted_until: datetime
-    instants: tuple[PlannedInstant, ...]
+    instants: tuple[PlannedInstant, ...] = ()
+    deadline_seconds: float | None = None
+    max_runs: int | None = None  # runs that the schedule may ever make of the job
     notice: Notice | None = None
+    settles: bool = False
+
+
+def empty_plan(job: Job) -> JobPlan:
+    """The plan of a job with no instant: for runs that somebody, or another run, asks for."""
+    return JobPlan(
+        job_id=job.id,
+        tenant=job.tenant,
+        user_id=job.user_id,
+        revision=job.revision,
+        overlap=job.overlap,
+        accounted_until=job.scheduled_since,
+        deadline_seconds=job.deadline_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What was recorded of one plan: how many runs may start, were skipped, were missed."""
+    """What was recorded of one plan: how many runs may start, were skipped, were missed. Not `in_force`:
+    nothing was, as the job has another definition by now."""
 
     job_id: str
-    runs: int
-    skipped: int
-    missed: int
+    runs: int = 0
+    skipped: int = 0
+    missed: int = 0
+    in_force: bool = True
+    runs_created: int = 0  # of the job, ever, by the schedule
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    """What the ledger holds of a job's definition."""
+
+    revision: int | None
+    labels: str
+    runs_created: int
+
+
+_NOTHING = _InForce(None, "", 0)
 
 
 @dataclass(slots=True)
-class _InTheWay:
+class InTheWay:
     """The serial runs of a job that are alive: the first of them, and how many."""
 
     run_id: str = ""
@@ -85,49 +115,80 @@ class _Rows:
 
 def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
     """Insert what `plans` say. An instant that has its record already keeps it and is not counted."""
-    known = _known_instants(connection, plans)
-    in_the_way = _alive(connection, [plan.job_id for plan in plans if plan.overlap != "allow"])
+    in_force = definitions_in_force(connection, [plan.job_id for plan in plans])
+    sound = [plan for plan in plans if plan.settles or is_in_force(plan, in_force)]
+    known = _known_instants(connection, sound)
+    in_the_way = alive_runs(connection, [plan.job_id for plan in sound if plan.overlap != "allow"])
     rows = _Rows()
-    answers = [
-        _plan_one(plan, in_the_way.setdefault(plan.job_id, _InTheWay()), known, rows, now) for plan in plans
-    ]
+    answers = {
+        plan.job_id: _plan_one(
+            plan,
+            in_force.get(plan.job_id, _NOTHING),
+            in_the_way.setdefault(plan.job_id, InTheWay()),
+            known,
+            rows,
+            now,
+        )
+        for plan in sound
+    }
     for job_id in rows.making_way:
         cancel_runs(connection, job_id, "the next instant came due; the job's overlap is cancelPrevious", now)
-    starting = (plan for plan in plans if _runs(plan))
-    keep_definitions(connection, ((plan.job_id, plan.revision, plan.definition) for plan in starting))
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
-    for plan, answer in zip(plans, answers, strict=True):
-        if plan.notice is not None and answer.missed:
+    for plan in sound:
+        if plan.notice is not None and answers[plan.job_id].missed:
             insert_delivery(connection, plan.notice, now)
-    _advance(connection, plans, answers)
-    return answers
+    advance(connection, sound, [answers[plan.job_id] for plan in sound])
+    return [answers.get(plan.job_id, Planned(plan.job_id, in_force=False)) for plan in plans]
 
 
-def _runs(plan: JobPlan) -> bool:
-    return any(instant.verdict == "run" for instant in plan.instants)
+def definitions_in_force(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InForce]:
+    """Of the jobs that ever were in force; a deleted one's is that of its deletion."""
+    columns = (progress.c.job_id, progress.c.revision, progress.c.labels, progress.c.runs_created)
+    query = sa.select(*columns).where(progress.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+    found: dict[str, _InForce] = {}
+    for chunk in chunks(list(dict.fromkeys(job_ids))):
+        rows = connection.execute(query, {"ids": chunk})
+        found.update((row.job_id, _InForce(row.revision, row.labels, row.runs_created)) for row in rows)
+    return found
+
+
+def is_in_force(plan: JobPlan, in_force: Mapping[str, _InForce]) -> bool:
+    """Whether a plan was made from the definition that the ledger knows to be the newest."""
+    one = in_force.get(plan.job_id)
+    return one is not None and one.revision == plan.revision
 
 
 def _plan_one(
-    plan: JobPlan, way: _InTheWay, known: set[tuple[str, datetime]], rows: _Rows, now: datetime
+    plan: JobPlan,
+    before: _InForce,
+    way: InTheWay,
+    known: set[tuple[str, datetime]],
+    rows: _Rows,
+    now: datetime,
 ) -> Planned:
     counts = Counter[str]()
     for instant in plan.instants:
         if (plan.job_id, instant.scheduled_for) in known:
             continue
-        row = run_row(plan, instant.scheduled_for, instant.trigger)
+        if plan.max_runs is not None and before.runs_created + counts["queued"] >= plan.max_runs:
+            break
+        row = run_row(plan, before.labels, instant.scheduled_for, instant.trigger)
         if instant.verdict == "missed":
             row |= {"status": "missed", "reason": instant.reason, "finished_at": now}
         else:
             row |= _make_way(plan, instant, way, rows, now)
         counts[row["status"]] += 1
         rows.inserts.append(row)
-    return Planned(plan.job_id, counts["queued"], counts["skipped"], counts["missed"])
+    made = counts["queued"]
+    return Planned(
+        plan.job_id, made, counts["skipped"], counts["missed"], runs_created=before.runs_created + made
+    )
 
 
 def _make_way(
-    plan: JobPlan, instant: PlannedInstant, way: _InTheWay, rows: _Rows, now: datetime
+    plan: JobPlan, instant: PlannedInstant, way: InTheWay, rows: _Rows, now: datetime
 ) -> dict[str, Any]:
     """What the overlap policy makes of an instant, given the runs of the job that are alive.
 
@@ -153,52 +214,9 @@ def _skip(reason: str, now: datetime) -> dict[str, Any]:
     return {"status": "skipped", "reason": reason, "finished_at": now}
 
 
-def record_manual(connection: sa.Connection, plan: JobPlan, key: str, now: datetime) -> Run:
-    """One run outside the schedule, under `key`; the run of that key if there is one already.
-
-    Its instant is `now` with a fraction of a second that no other run of the job has, so it can never
-    take the place of a scheduled one. Raises `Conflict` when the overlap policy is skip and one is alive.
-    """
-    existing = one_run(connection, run_id(key))
-    if existing is not None:
-        return existing
-    serial = [plan.job_id] if plan.overlap != "allow" else []
-    way = _alive(connection, serial).get(plan.job_id, _InTheWay())
-    if way.alive and plan.overlap == "skip":
-        raise Conflict(
-            f"run {way.run_id} of this job has not ended and the job's overlap is skip; "
-            "wait for it, or cancel it"
-        )
-    if way.alive and plan.overlap == "cancelPrevious":
-        cancel_runs(connection, plan.job_id, "a newer run was asked for; overlap is cancelPrevious", now)
-    _check_room(connection, plan.job_id)
-    keep_definitions(connection, [(plan.job_id, plan.revision, plan.definition)])
-    row = run_row(plan, _free_instant(connection, plan.job_id, now), "manual")
-    row |= {"id": run_id(key), "available_at": None if way.alive else now}
-    connection.execute(sa.insert(runs), [row])
-    set_next_free(connection, [plan.job_id] if way.alive else [], now)
-    _advance(connection, [plan], [Planned(plan.job_id, 0, 0, 0)])
-    made = one_run(connection, run_id(key))
-    assert made is not None
-    return made
-
-
-def _check_room(connection: sa.Connection, job_id: str) -> None:
-    count = sa.select(sa.func.count()).select_from(runs).where(ALIVE, runs.c.job_id == job_id)
-    if connection.execute(count).scalar_one() >= MAX_WAITING:
-        raise Conflict(f"{MAX_WAITING} runs of this job have not ended; wait for some, or cancel them")
-
-
-def _free_instant(connection: sa.Connection, job_id: str, now: datetime) -> datetime:
-    at = now if now.microsecond else now + timedelta(microseconds=1)
-    taken = sa.select(runs.c.id).where(runs.c.job_id == job_id, runs.c.scheduled_for == sa.bindparam("at"))
-    while connection.execute(taken, {"at": at}).first() is not None:
-        at += timedelta(microseconds=1)
-    return at
-
-
-def run_row(plan: JobPlan, scheduled_for: datetime, trigger: Trigger) -> dict[str, Any]:
+def run_row(plan: JobPlan, labels: str, scheduled_for: datetime, trigger: Trigger) -> dict[str, Any]:
     """A row of `runs` with each column named, so that many can be inserted by one statement."""
+    deadline = plan.deadline_seconds
     return {
         "id": run_id(run_key(plan.job_id, scheduled_for)),
         "job_id": plan.job_id,
@@ -212,6 +230,9 @@ def run_row(plan: JobPlan, scheduled_for: datetime, trigger: Trigger) -> dict[st
         "trigger": trigger,
         "serial": plan.overlap != "allow",
         "reason": None,
+        "labels": labels,
+        "caused_by": None,
+        "deadline_at": None if deadline is None else scheduled_for + timedelta(seconds=deadline),
         "attempt": 0,
         "finished_at": None,
     }
@@ -220,12 +241,6 @@ def run_row(plan: JobPlan, scheduled_for: datetime, trigger: Trigger) -> dict[st
 def lane(tenant: str, user_id: str) -> str:
     """The queue a run stands in. Slots are dealt out over tenants first, then over the users of each."""
     return f"{tenant}/{user_id}"
-
-
-def keep_definitions(connection: sa.Connection, bodies: Iterable[tuple[str, int, bytes]]) -> None:
-    rows = [{"job_id": job_id, "revision": revision, "body": body} for job_id, revision, body in bodies]
-    if rows:
-        connection.execute(insert_for(connection, definitions).on_conflict_do_nothing(), rows)
 
 
 def _known_instants(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[tuple[str, datetime]]:
@@ -241,7 +256,7 @@ def _known_instants(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[
     return known
 
 
-def _alive(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InTheWay]:
+def alive_runs(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, InTheWay]:
     """Per job, the first of its serial runs that are alive, and how many there are."""
     first = sa.func.min(runs.c.sequence).label("first")
     counted = (
@@ -253,14 +268,14 @@ def _alive(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InTh
     query = sa.select(runs.c.job_id, runs.c.id, runs.c.scheduled_for, counted.c.alive).join(
         counted, runs.c.sequence == counted.c.first
     )
-    found: dict[str, _InTheWay] = {}
+    found: dict[str, InTheWay] = {}
     for chunk in chunks(list(dict.fromkeys(job_ids))):
         for row in connection.execute(query, {"ids": chunk}):
-            found[row.job_id] = _InTheWay(row.id, row.scheduled_for, row.alive)
+            found[row.job_id] = InTheWay(row.id, row.scheduled_for, row.alive)
     return found
 
 
-def _advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned]) -> None:
+def advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned]) -> None:
     insert = insert_for(connection, progress)
     advance = insert.on_conflict_do_update(
         index_elements=[progress.c.job_id],
@@ -278,8 +293,10 @@ def _advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Seque
                 "job_id": plan.job_id,
                 "accounted_until": plan.accounted_until,
                 "runs_created": answer.runs,
+                "labels": "",
                 "execution_count": 0,
                 "failure_count": 0,
+                "failures_in_row": 0,
             }
             for plan, answer in zip(plans, answers, strict=True)
         ],

@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from carapace_cron.database import Database
 from carapace_cron.failpoints import failpoint
-from carapace_cron.ledger import claiming, ending, history, planning
+from carapace_cron.ledger import asked, claiming, ending, history, planning
+from carapace_cron.ledger.asked import Backfilled
+from carapace_cron.ledger.chaining import Finished, start_followers
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
 from carapace_cron.ledger.ending import AttemptEnd, Ended
+from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.history import Progress, RunFilter, RunPage
 from carapace_cron.ledger.planning import JobPlan, Planned
+from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Run, manual_run_key
 
 
 class Runs:
     """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: Limits = NO_LIMITS) -> None:
         self._database = database
+        self._limits = limits
         self.changed = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -40,22 +48,66 @@ class Runs:
         return answers
 
     @failpoint("ledger.start_now")
-    async def start_now(self, plan: JobPlan, idempotency_key: str, now: datetime) -> Run:
+    async def start_now(
+        self, plan: JobPlan, idempotency_key: str, now: datetime, event: Event | None = None
+    ) -> Run:
         """Record a run that somebody asked for; the same key again answers the same run.
 
-        `plan` has no instants. Raises Conflict when a run of the job is alive and its overlap is skip.
+        `plan` has no instants. Raises Conflict when a run of the job is alive and its overlap is skip, and
+        when the job has another definition by now. `event` is written with it.
         """
         key = manual_run_key(plan.job_id, idempotency_key)
-        run = await self._database.write(lambda c: planning.record_manual(c, plan, key, now))
+
+        def start(connection: sa.Connection) -> Run:
+            run = asked.record_asked(connection, plan, key, now)
+            if event is not None and run.scheduled_for >= now:  # else it is the run of an earlier call
+                insert_events(connection, [replace(event, subject=run.id)])
+            return run
+
+        run = await self._database.write(start)
         self.changed.set()
         return run
+
+    @failpoint("ledger.backfill")
+    async def backfill(
+        self, plan: JobPlan, instants: Sequence[datetime], now: datetime, event: Event | None
+    ) -> list[Backfilled]:
+        """Runs for past instants; see `asked.backfill`. No `event` is a dry run: nothing is written."""
+        if event is None:
+            return await self._database.read(
+                lambda c: asked.backfill(c, plan, instants, now, actor="", dry_run=True)
+            )
+
+        def fill(connection: sa.Connection) -> list[Backfilled]:
+            filled = asked.backfill(connection, plan, instants, now, actor=event.actor, dry_run=False)
+            insert_events(connection, [event])
+            return filled
+
+        answers = await self._database.write(fill)
+        self.changed.set()
+        return answers
 
     @failpoint("ledger.claim")
     async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed:
         """Take up to `slots` due runs, each with a new attempt; see `claiming.claim`."""
-        return await self._database.write(
-            lambda c: claiming.claim(c, owner=owner, slots=slots, now=now, lease_until=lease_until)
-        )
+
+        def claim(connection: sa.Connection) -> Claimed:
+            claimed = claiming.claim(
+                connection, owner=owner, slots=slots, now=now, lease_until=lease_until, limits=self._limits
+            )
+            start_followers(
+                connection, [Finished(one.run_id, one.job_id, one.status, now) for one in claimed.expired]
+            )
+            return claimed
+
+        claimed = await self._database.write(claim)
+        if claimed.expired:
+            self.ended.set()
+        return claimed
+
+    async def release_held(self, now: datetime) -> None:
+        """Let every run go that waits for a limit. For a start: the limits may be others since."""
+        await self._database.write(lambda c: ending.release_all_held(c, now))
 
     @failpoint("ledger.renew")
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
@@ -74,7 +126,20 @@ class Runs:
     @failpoint("ledger.record_ends")
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
         """Record how attempts ended, all in one transaction; see `ending.record_ends`."""
-        answers = await self._database.write(lambda c: ending.record_ends(c, ends))
+
+        def record(connection: sa.Connection) -> list[Ended]:
+            answers = ending.record_ends(connection, ends)
+            start_followers(
+                connection,
+                [
+                    Finished(end.run_id, end.job_id, answer.status, end.finished_at)
+                    for end, answer in zip(ends, answers, strict=True)
+                    if answer.status is not None and answer.status != "queued"
+                ],
+            )
+            return answers
+
+        answers = await self._database.write(record)
         self.changed.set()
         self.ended.set()
         return answers

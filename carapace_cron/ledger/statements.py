@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,6 +12,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from carapace_cron.ledger.tables import definitions, runs
 
 T = TypeVar("T")
+
+AnyRow = sa.Row[*tuple[Any, ...]]
+"""A row whose columns are named at the query."""
 
 IN_LIST = 500  # ids in one IN (…): far below SQLite's limit of bound values
 

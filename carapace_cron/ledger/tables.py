@@ -50,7 +50,7 @@ facts = sa.Table(  # single values of this ledger, such as its own id
     sa.Column("value", sa.Text, nullable=False),
 )
 
-definitions = sa.Table(  # a job as it was when a run of it came due; a run does that, whatever came later
+definitions = sa.Table(  # a job as it is in force, and as it was when a run of it came due
     "definitions",
     metadata,
     sa.Column("job_id", sa.Text, primary_key=True),
@@ -62,10 +62,13 @@ progress = sa.Table(  # how far each job has come; outlives the rows that retent
     "progress",
     metadata,
     sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer),  # of the definition in force; None: a version before kept none
+    sa.Column("labels", sa.Text, nullable=False),  # "channel:ops tag:db": what limits may count its runs by
     sa.Column("accounted_until", InstantColumn, nullable=False),  # each instant up to it has its record
     sa.Column("runs_created", sa.Integer, nullable=False),  # by the schedule; what maxRuns counts
     sa.Column("execution_count", sa.Integer, nullable=False),  # ended runs, however they ended
     sa.Column("failure_count", sa.Integer, nullable=False),
+    sa.Column("failures_in_row", sa.Integer, nullable=False),  # since a success or a resume
     sa.Column("last_status", sa.Text),
     sa.Column("last_executed_at", InstantColumn),
     sa.Column("last_error", sa.Text),
@@ -87,6 +90,10 @@ runs = sa.Table(
     sa.Column("trigger", sa.Text, nullable=False),
     sa.Column("serial", sa.Boolean, nullable=False),  # False: overlap allow, it is in nobody's way
     sa.Column("reason", sa.Text),
+    sa.Column("labels", sa.Text, nullable=False),  # of the job, as it came due
+    sa.Column("held_by", sa.Text),  # the label whose limit is full; it waits until one of those runs ends
+    sa.Column("caused_by", sa.Text),  # the run whose end started this one
+    sa.Column("deadline_at", InstantColumn),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("lease_owner", sa.Text),
     sa.Column("lease_until", InstantColumn),
@@ -111,6 +118,13 @@ runs = sa.Table(
         "lane",
         sqlite_where=sa.text("status = 'running'"),
         postgresql_where=sa.text("status = 'running'"),
+    ),
+    sa.Index(
+        "runs_held",
+        "held_by",
+        "sequence",
+        sqlite_where=sa.text("held_by IS NOT NULL"),
+        postgresql_where=sa.text("held_by IS NOT NULL"),
     ),
     sa.Index(
         "runs_alive",
@@ -163,6 +177,34 @@ deliveries = sa.Table(  # the outbox: written with the end of the run, or the mi
         postgresql_where=sa.text("state = 'waiting'"),
     ),
     sa.Index("deliveries_by_run", "run_id"),
+)
+
+chains = sa.Table(  # whose end starts a run of whom; of jobs that are in force and enabled
+    "chains",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("upstream_id", sa.Text, primary_key=True),
+    sa.Column("condition", sa.Text, nullable=False),
+    sa.Index("chains_by_upstream", "upstream_id"),
+)
+
+events = sa.Table(  # who changed what, from what, to what
+    "events",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("at", InstantColumn, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),  # whose thing it is
+    sa.Column("actor", sa.Text, nullable=False),  # who did it
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),  # the id of the job, run, token or delivery
+    sa.Column("job_id", sa.Text),  # None where it is about no job
+    sa.Column("before", sa.JSON),
+    sa.Column("after", sa.JSON),
+    sa.Index("events_by_user", "tenant", "user_id", "sequence"),
+    sa.Index("events_by_tenant", "tenant", "sequence"),
+    sa.Index("events_by_job", "job_id", "sequence"),
+    sa.Index("events_by_time", "at"),
 )
 
 tokens = sa.Table(

@@ -9,6 +9,9 @@ Scope = Literal["jobs:read", "jobs:write", "admin", "monitors", "monitors:read",
 SCOPES: tuple[str, ...] = get_args(Scope)
 
 
+GATEWAY = "the gateway"  # who changed what no user changed
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """`tenant` is whose data, `user` who within it. `admin` includes every other scope, in its own tenant."""

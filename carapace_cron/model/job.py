@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
+from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.model.record import Instant, Record
 
 Overlap = Literal[
@@ -17,8 +18,14 @@ Overlap = Literal[
 ]
 CatchUp = Literal[
     "latest",  # of the missed instants within the window, the newest runs
-    "all",  # each runs, oldest first, one after another
+    "all",  # each runs, one after another
     "none",  # none runs
+]
+CatchUpOrder = Literal["newestFirst", "oldestFirst"]
+After = Literal[  # the end of another job's run that starts one of this job
+    "success",  # success or degraded
+    "failure",  # failure or timeout
+    "end",  # any end of a run that had begun
 ]
 Notify = Literal[  # which ends of runs are told; misses are told by all but never
     "always",
@@ -45,6 +52,15 @@ def _one_tag(text: str) -> str:
     return text
 
 
+_RETRY_ON = re.compile(r"failure|timeout|lost|[1-5]xx|[1-5][0-9][0-9]")
+
+
+def _one_error(text: str) -> str:
+    if not _RETRY_ON.fullmatch(text):
+        raise ValueError("expected failure, timeout, lost, an HTTP status such as 503, or 5xx for a class")
+    return text
+
+
 _LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
 Line = Annotated[str, _LINE, AfterValidator(_one_line)]
 Tag = Annotated[str, StringConstraints(max_length=50), AfterValidator(_one_tag)]
@@ -64,6 +80,20 @@ class RetryPolicy(Record):
     factor: float = Field(2.0, ge=1, le=10)
     max_seconds: float = Field(3600.0, ge=0, le=DAY_SECONDS)
     jitter: float = Field(0.0, ge=0, le=1)  # 0 = exactly the wait above, 1 = anything from 0 to it
+    # Which errors are worth another try; empty = all. "failure" is every failure, "503" and "5xx" those of
+    # a URL that answered so.
+    on: tuple[Annotated[str, AfterValidator(_one_error)], ...] = Field((), max_length=20)
+
+    def is_for(self, status: str, http_status: object) -> bool:
+        """Whether an attempt that ended as `status` is tried again. `http_status`: the answer's, or None.
+
+        >>> policy = RetryPolicy(on=("timeout", "5xx"))
+        >>> [policy.is_for(*end) for end in (("timeout", None), ("failure", 503), ("failure", 404))]
+        [True, True, False]
+        """
+        if not self.on or status in self.on:
+            return True
+        return status == "failure" and not {str(http_status), f"{str(http_status)[:1]}xx"}.isdisjoint(self.on)
 
     def wait_seconds(self, attempt: int, fraction: float = 0.0) -> float:
         """Seconds between the end of `attempt` (from 1) and the next; `fraction` in [0, 1) is the dice.
@@ -84,21 +114,33 @@ class HttpRequest(Record):
     expect_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()  # empty = any 2xx
 
 
-class JobPolicy(Record):
+class Upstream(Record):
+    """Another job whose ends start a run of this one; its output comes along as data."""
+
+    job_id: Annotated[str, Field(max_length=60)]
+    when: After = "success"
+
+
+class JobPolicy(CalendarPolicy):
     """The settings of a job that have a default: shared by draft, patch and job."""
 
     description: str | None = Field(None, max_length=2_000)
     timezone: str = Field("UTC", max_length=64)
     timeout_seconds: float = Field(300.0, gt=0, le=DAY_SECONDS)  # of one attempt
+    deadline_seconds: float | None = Field(None, gt=0, le=30 * DAY_SECONDS)  # of a run, from its instant
     retry: RetryPolicy = RetryPolicy()
     overlap: Overlap = "skip"
     catch_up: CatchUp = "latest"
     catch_up_window_seconds: float = Field(3600.0, ge=0, le=30 * DAY_SECONDS)
+    catch_up_limit: int = Field(100, ge=1, le=1_000)  # runs that one catch-up starts at most, the newest ones
+    catch_up_order: CatchUpOrder = "newestFirst"
     jitter_seconds: float = Field(0.0, ge=0, le=3600)
     start_at: Instant | None = None  # no instant before it
     end_at: Instant | None = None  # no instant after it
     max_runs: int | None = Field(None, ge=1, le=1_000_000_000)  # scheduled runs; then the job is disabled
     delete_after_run: bool = False  # deleted once its first scheduled run has ended, however it ended
+    pause_after_failures: int | None = Field(None, ge=1, le=1_000)  # in a row; then the job is paused
+    after: tuple[Upstream, ...] = Field((), max_length=10)  # runs whose end starts one of this job
     tags: tuple[Tag, ...] = Field((), max_length=20)
     notify: Notify = "always"
     http: HttpRequest | None = None
@@ -132,11 +174,13 @@ class Job(JobPolicy):
     channel_id: str
     enabled: bool = True
     paused_reason: str | None = None  # why it is not enabled; None while it is
+    paused_until: Instant | None = None  # from then on it is due again, by itself; None = until resumed
     origin: str = "api"
     idempotency_key: str | None = None
     revision: int = 1  # grows with each change of the definition
     created_at: Instant
     updated_at: Instant
+    updated_by: str | None = None  # a user, or what of the gateway; None: not known
     scheduled_since: Instant  # only instants after it count: set by create, resume and a new schedule
     deleted_at: Instant | None = None  # a tombstone: kept a while for undo, then removed
     write_id: str = ""  # random, new with each write: tells our own write from another's
@@ -148,3 +192,8 @@ class Job(JobPolicy):
     last_status: str | None = None
     last_error: str | None = None
     next_execution_at: Instant | None = None
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether instants of it come due, now or from `paused_until` on."""
+        return (self.enabled or self.paused_until is not None) and self.deleted_at is None

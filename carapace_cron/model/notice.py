@@ -14,7 +14,7 @@ DeliveryState = Literal[
 
 
 class Notice(Record):
-    """One message about the end of a run, or about instants that were missed.
+    """One message about the end of a run, instants that were missed, or a job that was paused for failing.
 
     Its texts are data: a channel escapes them for its service.
 
@@ -25,7 +25,7 @@ class Notice(Record):
     tenant: str
     user_id: str
     channel_id: str
-    event: Literal["run.completed", "run.missed"] = "run.completed"
+    event: Literal["run.completed", "run.missed", "job.paused"] = "run.completed"
     job_id: str
     job_name: str
     run_id: str
@@ -40,7 +40,7 @@ class Notice(Record):
 
     @property
     def title(self) -> str:
-        return f"{self.job_name}: {self.status}"
+        return f"{self.job_name}: {'paused' if self.event == 'job.paused' else self.status}"
 
     @property
     def text(self) -> str:
@@ -48,6 +48,8 @@ class Notice(Record):
         if self.success:
             body = f"Cron job {self.job_id} executed successfully in {self.duration_ms}ms."
             return f"{body}\n\nOutput:\n{self.output}" if self.output else body
+        if self.event == "job.paused":
+            return f"Cron job {self.job_id} is paused.\n\n{self.error}"
         if self.event == "run.missed":
             return f"Cron job {self.job_id} did not run.\n\n{self.error}"
         body = f"Cron job {self.job_id} failed after {self.duration_ms}ms."

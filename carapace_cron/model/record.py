@@ -100,6 +100,7 @@ _EXPECTED = {  # pydantic's types of errors, in our words
     "string_too_long": "expected at most {max_length} characters",
     "string_too_short": "expected a text that is not empty",
     "string_type": "expected a text",
+    "too_short": "expected at least {min_length} of them",
     "too_long": "expected at most {max_length} of them, found {actual_length}",
     "tuple_type": "expected a list",
 }

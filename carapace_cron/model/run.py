@@ -34,6 +34,8 @@ Trigger = Literal[
     "schedule",
     "catchUp",  # of the schedule too, but late
     "manual",  # somebody asked
+    "backfill",  # somebody asked for an instant of the past
+    "chain",  # another job's run has ended
 ]
 
 OUTPUT_LIMIT = 65_536  # characters of an attempt's output that are kept, head and tail
@@ -73,6 +75,9 @@ class Run(Record):
     status: RunState
     trigger: Trigger
     reason: str | None = None
+    deadline_at: Instant | None = None  # it is stopped then, and never started after it
+    caused_by: str | None = None  # the run whose end started this one
+    held_by: str | None = None  # the limit that it waits for: "channel:ops", "tag:db"
     attempt: int = 0  # how many have begun
     started_at: Instant | None = None  # of the first attempt
     finished_at: Instant | None = None
@@ -97,6 +102,11 @@ def bounded(text: str, limit: int = OUTPUT_LIMIT) -> str:
 def run_key(job_id: str, scheduled_for: datetime) -> str:
     """The identity of a scheduled run; there is at most one run per key, ever."""
     return f"{job_id}@{int(scheduled_for.timestamp() * 1_000_000)}"
+
+
+def chained_run_key(job_id: str, caused_by: str) -> str:
+    """The identity of a run that the end of another started: one per job and end."""
+    return f"{job_id}<{caused_by}"
 
 
 def manual_run_key(job_id: str, idempotency_key: str) -> str:

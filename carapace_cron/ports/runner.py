@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from carapace_cron.model.job import HttpRequest
 from carapace_cron.model.run import Outcome
@@ -26,6 +27,7 @@ class Work:
     scheduled_for: datetime  # aware UTC
     timeout_seconds: float  # the executor enforces it; given so that a runner can pass it on
     trigger: str
+    upstream: Mapping[str, Any] | None = None  # the run whose end started this one; its output is data
 
 
 class Runner(Protocol):

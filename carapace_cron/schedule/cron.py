@@ -60,6 +60,7 @@ _EVERY_DAY = Days()
 _WORKDAY = re.compile(r"([0-9]{1,2})W")
 _NTH = re.compile(r"([0-9A-Z]+)#([0-9]+)")
 _LAST = re.compile(r"([0-9A-Z]+)L")
+_BEFORE_LAST = re.compile(r"L-([0-9]{1,2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,10 @@ def _days(day: str, weekday: str, text: str) -> Days:
     either = not day.startswith("*") and not weekday.startswith("*")
     if day == "*" and weekday == "*":
         return _EVERY_DAY
+    for field, value in ((DAY_OF_MONTH, day), (DAY_OF_WEEK, weekday)):
+        if value == "?":
+            remedy = 'expected *, which leaves it to the other day field; "?" is Quartz\'s sign for that'
+            raise ScheduleError(field.name, value, remedy, within=text)
     of_month, from_end, last_workday, nearest = _month_part(day, text)
     of_week, nth, last = _week_part(weekday, text)
     return Days(of_month, from_end, last_workday, nearest, of_week, nth, last, either)
@@ -130,6 +135,10 @@ def _month_part(day: str, text: str) -> tuple[int, int, bool, tuple[int, ...]]:
             last_workday = True
         elif match := _WORKDAY.fullmatch(term):
             nearest.append(_number(DAY_OF_MONTH, match[1], text))
+        elif match := _BEFORE_LAST.fullmatch(term):
+            counted = f'"*-*~{int(match[1]) + 1} 09:00"'
+            remedy = f"expected L or LW; OnCalendar counts from the end, as in {counted}"
+            raise ScheduleError(DAY_OF_MONTH.name, term, remedy, within=text)
         else:
             of_month |= _term(DAY_OF_MONTH, term, text)
     return of_month, from_end, last_workday, tuple(nearest)

@@ -6,14 +6,18 @@ Times of day come from cron-descriptor. What it says of days is wrong where a li
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 from cron_descriptor import ExpressionDescriptor, Options
 
+from carapace_cron.schedule.calendar import Calendar, Window
 from carapace_cron.schedule.cron import Cron
 from carapace_cron.schedule.days import ALL_DAYS, ALL_WEEKDAYS, Days, bits
+from carapace_cron.schedule.public_holidays import PublicHolidays
 from carapace_cron.schedule.rrule import RuleText
+from carapace_cron.schedule.wall import DAY
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -31,6 +35,7 @@ _MONTHS = (
     "December",
 )
 _EPOCH = datetime(1970, 1, 1)
+_EPOCH_DAY = date(1970, 1, 1)
 _NTH = ("", "first", "second", "third", "fourth", "fifth")
 _UNITS = {
     "YEARLY": "year",
@@ -87,6 +92,58 @@ _RULE_PARTS = {
     "BYMINUTE": "at minute",
     "BYSECOND": "at second",
 }
+
+
+def calendar_in_words(calendar: Calendar) -> str:
+    """What a calendar excludes, without its zone.
+
+    >>> from carapace_cron.schedule.zone import load_zone
+    >>> night, noon = Window((4, 5), 22 * 3600, 6 * 3600), Window(tuple(range(7)), 43200, 46800)
+    >>> calendar_in_words(Calendar(load_zone("UTC"), dates=(20812,), windows=(night, noon)))
+    'on 2026-12-25, from 22:00 to 06:00 the day after on Friday and Saturday, and from 12:00 to 13:00'
+    """
+    dates = [str(_EPOCH_DAY + timedelta(days=day)) for day in calendar.dates]
+    parts = [_holidays(calendar.holidays)] if calendar.holidays is not None else []
+    parts += [f"on {_listed(_cut(dates, 'date'))}"] if dates else []
+    parts += _cut([*map(_window, calendar.windows), *_spans(calendar)], "blackout")
+    return ", and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+_KNOWN_LONG_ENOUGH = 2090  # nearly all holidays are known until 2100
+_MOST_SAID = 3  # dates, and blackouts; the others are counted
+
+
+def _cut(said: list[str], what: str) -> list[str]:
+    """
+    >>> _cut(["a", "b", "c", "d", "e"], "date")
+    ['a', 'b', 'c', '2 more dates']
+    """
+    more = len(said) - _MOST_SAID
+    return [*said[:_MOST_SAID], f"{more} more {what}{'s' if more > 1 else ''}"] if more > 0 else said
+
+
+def _holidays(holidays: PublicHolidays) -> str:
+    known = f" (known until {holidays.known_until})" if holidays.known_until < _KNOWN_LONG_ENOUGH else ""
+    return f"on {_listed(list(holidays.categories))} holidays of {holidays.name}{known}"
+
+
+def _window(window: Window) -> str:
+    names = [_WEEKDAYS[day] for day in window.weekdays]
+    days = "" if len(names) == len(_WEEKDAYS) else "on " + _listed(_runs(names, list(window.weekdays)))
+    if (window.begin, window.end) == (0, DAY):
+        return days or "on every day"
+    later = " the day after" if window.end <= window.begin else ""
+    return f"from {_time(window.begin)} to {_time(window.end)}{later}" + (f" {days}" if days else "")
+
+
+def _time(seconds: int) -> str:
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}"
+
+
+def _spans(calendar: Calendar) -> Iterator[str]:
+    for span in calendar.spans:
+        begin, end = (datetime.fromtimestamp(at, UTC).astimezone(calendar.place.info) for at in span)
+        yield f"from {begin:%a %Y-%m-%d %H:%M %Z} to {end:%a %Y-%m-%d %H:%M %Z}"
 
 
 def _descriptor(text: str) -> str:

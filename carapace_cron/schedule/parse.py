@@ -10,9 +10,10 @@ from carapace_cron.schedule import daylight
 from carapace_cron.schedule.at import parse_at, parse_in
 from carapace_cron.schedule.cron import ALIASES, parse_cron
 from carapace_cron.schedule.describe import cron_in_words, rule_in_words
-from carapace_cron.schedule.errors import ScheduleError
+from carapace_cron.schedule.errors import ScheduleError, shown
 from carapace_cron.schedule.every import parse_every
 from carapace_cron.schedule.local import LocalSchedule
+from carapace_cron.schedule.never import NEVER, Never, is_never
 from carapace_cron.schedule.oncalendar import looks_like_oncalendar, parse_oncalendar
 from carapace_cron.schedule.rrule import Moment, looks_like_rrule, parse_rrule, start_without_dtstart
 from carapace_cron.schedule.rule_times import rule_times
@@ -22,6 +23,7 @@ from carapace_cron.schedule.zone import Zone, load_zone
 LONGEST_TEXT = 256  # characters; a list of all 60 minutes has 169
 
 _CRON_BEGINS_WITH = "0123456789*"
+_ZONE_IN_FRONT = re.compile(r"((?:CRON_)?TZ=(\S+))(?: |$)")
 _SAID = re.compile(r"@?(every|at|in)(?: (.*))?", re.IGNORECASE)
 _EXPECTED = (
     'expected cron ("0 9 * * MON-FRI"), "every 15m", "at 2026-12-01T09:00", "in 20m", '
@@ -43,6 +45,8 @@ def parse(text: str, zone: str, *, anchor: datetime | None = None) -> Schedule:
     place = load_zone(zone)
     if text[0] in _CRON_BEGINS_WITH and text.count(" ") >= 4:
         return _cron(text, text, place)
+    if is_never(text):
+        return Never(NEVER, place, "never", None)
     seconds = None if anchor is None else (anchor - EPOCH) // timedelta(seconds=1)
     if text[0] == "@" and not text.lower().startswith("@every"):
         return _alias(text, place)
@@ -68,6 +72,9 @@ def _checked(text: str) -> str:
     text = " ".join(text.split())
     if not text:
         raise ScheduleError("schedule", text, _EXPECTED)
+    if match := _ZONE_IN_FRONT.match(text):
+        remedy = f'leave "{shown(match[1])}" out and give "{shown(match[2])}" as the timezone'
+        raise ScheduleError("schedule", text, remedy)
     return text
 
 
@@ -81,10 +88,10 @@ def _alias(text: str, place: Zone) -> Schedule:
     return _cron(name, ALIASES[name], place)
 
 
-def _cron(shown: str, text: str, place: Zone) -> Schedule:
+def _cron(name: str, text: str, place: Zone) -> Schedule:
     cron = parse_cron(text)
     return LocalSchedule(
-        text=cron.text if shown is text else shown,
+        text=cron.text if name is text else name,
         place=place,
         kind="cron",
         anchor=None,

@@ -14,7 +14,7 @@ from typing import Literal
 from carapace_cron.schedule.upcoming import Upcoming
 from carapace_cron.schedule.zone import Zone
 
-Kind = Literal["cron", "every", "at", "oncalendar", "rrule"]
+Kind = Literal["cron", "every", "at", "oncalendar", "rrule", "never"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)

@@ -57,6 +57,10 @@ class Zone:
         """Which stretch `instant` (Unix seconds) lies in."""
         return bisect_right(self.starts, instant) - 1
 
+    def stretch_end(self, stretch: int) -> int:
+        """The first instant after a stretch."""
+        return self.starts[stretch + 1] if stretch + 1 < len(self.starts) else FOREVER
+
     def stretch_reaching(self, wall: int) -> int:
         """The stretch in which clocks first show `wall`, or at whose start they first have passed it."""
         return bisect_right(self.highs, wall) - 1

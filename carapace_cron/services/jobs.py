@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -26,7 +26,8 @@ from carapace_cron.errors import AddressNotAllowed, Conflict, InvalidValue, NotF
 from carapace_cron.ids import is_job_id, new_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
-from carapace_cron.model.actor import Actor
+from carapace_cron.model.actor import GATEWAY, Actor
+from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
 from carapace_cron.model.record import explain, instant_text
 from carapace_cron.schedule import Schedule
@@ -43,7 +44,9 @@ MAX_REASON = 500
 _DEFINITION = JobDraft.model_fields
 _REQUIRED = [str(field.alias) for field in _DEFINITION.values() if field.is_required()]
 _WIRE_NAMES = {str(field.alias) for field in _DEFINITION.values()} | {"cronExpression"}
-_SCHEDULING = ("schedule", "timezone", "start_at", "enabled")  # a change of one counts instants anew
+_CALENDAR = tuple(CalendarPolicy.model_fields)
+# A change of one counts instants anew.
+_SCHEDULING = ("schedule", "timezone", "start_at", "enabled", *_CALENDAR)
 
 
 class CommandRules(Protocol):
@@ -148,7 +151,7 @@ class Jobs:
                 raise Conflict(message, field="ifRevision")
             # The store may have a newer document than the one that was checked: patch that one.
             patched = draft if job.revision == before.revision else _draft(_patched(job, updates))
-            return self._redefined(job, patched)
+            return self._redefined(job, patched, by=actor.user)
 
         job = await self._store.update(before.id, change)
         return self._with_instants(job, self._schedules.of(job))
@@ -158,20 +161,25 @@ class Jobs:
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
         why = _line(reason, "reason") or f"paused by {actor.user}"
-        if job.enabled:
-            job = await self._store.update(job.id, lambda job: self._switched(job, enabled=False, why=why))
-        return self._view(job)
+
+        def change(job: Job) -> Job:
+            return self._switched(job, enabled=False, why=why, by=actor.user) if job.enabled else job
+
+        return self._view(await self._store.update(job.id, change))
 
     async def resume(self, actor: Actor, job_id: str) -> dict[str, Any]:
         """From now on; what fell into the pause is neither run nor missed."""
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
-        schedule = self._schedules.check(job.schedule, job.timezone, job.created_at, self._clock.now())
+        schedule = self._schedules.check(job, job.created_at, self._clock.now())
         self._check_window(job, schedule)
         if not job.enabled:
             await self._check_runs_left(job.id, job)
-            job = await self._store.update(job.id, lambda job: self._switched(job, enabled=True, why=None))
-        return self._with_instants(job, schedule)
+
+        def change(job: Job) -> Job:
+            return job if job.enabled else self._switched(job, enabled=True, why=None, by=actor.user)
+
+        return self._with_instants(await self._store.update(job.id, change), schedule)
 
     async def delete(self, actor: Actor, job_id: str) -> None:
         """The job is gone, what waits is cancelled and what runs is stopped; its runs can still be read.
@@ -182,10 +190,15 @@ class Jobs:
         job = self._store.buried(job_id) if is_job_id(job_id) else None
         if job is None or not may_see(actor, job.tenant, job.user_id):
             job = self.find(actor, job_id)
-        await self.remove(job.id, f"the job was deleted by {actor.user}")
+        await self.remove(job.id, f"the job was deleted by {actor.user}", by=actor.user)
 
     async def remove(
-        self, job_id: str, reason: str, only_if: Callable[[Job], bool] = lambda job: True
+        self,
+        job_id: str,
+        reason: str,
+        only_if: Callable[[Job], bool] = lambda job: True,
+        *,
+        by: str = GATEWAY,
     ) -> None:
         """Delete without asking who asks: for the gateway's own upkeep.
 
@@ -194,7 +207,7 @@ class Jobs:
         """
         now = self._clock.now()
         try:
-            job = await self._store.delete(job_id, now, only_if=only_if)
+            job = await self._store.delete(job_id, now, by=by, only_if=only_if)
         except NotFound:
             if self._store.buried(job_id) is None:
                 raise
@@ -212,6 +225,25 @@ class Jobs:
             await self._runs.cancel_all(job_id, reason, self._clock.now())
             self._half_removed.pop(job_id, None)
 
+    async def end_pause(self, job_id: str) -> None:
+        """Switch a job on again whose pause was until now: its instants count from the end of the pause."""
+
+        def change(job: Job) -> Job:
+            until = job.paused_until
+            if job.enabled or until is None or until > self._clock.now():
+                return job
+            resumed: Job = job.evolve(
+                enabled=True,
+                paused_reason=None,
+                paused_until=None,
+                scheduled_since=just_before(until),
+                updated_by=GATEWAY,
+            )
+            return resumed
+
+        with suppress(NotFound):
+            await self._store.update(job_id, change)
+
     async def disable(self, job_id: str, reason: Callable[[], str | None]) -> None:
         """Switch a job off: for the gateway's own upkeep. One that is off or gone stays so.
 
@@ -220,7 +252,9 @@ class Jobs:
 
         def change(job: Job) -> Job:
             why = reason()
-            return self._switched(job, enabled=False, why=why) if why is not None and job.enabled else job
+            if why is None or not job.enabled:
+                return job
+            return self._switched(job, enabled=False, why=why, by=GATEWAY)
 
         with suppress(NotFound):
             await self._store.update(job_id, change)
@@ -235,9 +269,13 @@ class Jobs:
             "nextExecutions": self._due(draft, schedule),
         }
 
-    def preview(self, actor: Actor, text: str, zone: str, count: int) -> dict[str, Any]:
+    def preview(
+        self, actor: Actor, text: str, zone: str, count: int, calendar: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`calendar` has the fields of a job's, each of them None where it is not given."""
         require(actor, "jobs:read")
-        return self._schedules.preview(text, zone, count, self._clock.now())
+        policy = _calendar_policy(calendar)
+        return self._schedules.preview(text, zone, count, self._clock.now(), policy)
 
     def find(self, actor: Actor, job_id: str) -> Job:
         """The job, if it exists for the caller. A foreign and an unknown id get the same answer."""
@@ -267,6 +305,7 @@ class Jobs:
             paused_reason=None if draft.enabled else f"created paused by {actor.user}",
             created_at=now,
             updated_at=now,
+            updated_by=actor.user,
             scheduled_since=now,
         )
 
@@ -293,8 +332,8 @@ class Jobs:
         now = self._clock.now()
         anchor = now if job is None else job.created_at
         if job is not None and not draft.enabled:  # what has come to its end can still be renamed
-            return self._schedules.parse(draft.schedule, draft.timezone, anchor)
-        return self._schedules.check(draft.schedule, draft.timezone, anchor, now)
+            return self._schedules.read(draft, anchor)
+        return self._schedules.check(draft, anchor, now)
 
     async def _check_runs_left(self, job_id: str, policy: JobPolicy) -> None:
         """Raises `Conflict` when a job under this policy would be over as soon as it is enabled."""
@@ -320,19 +359,25 @@ class Jobs:
         now = self._clock.now()
         return now if draft.start_at is None else max(now, draft.start_at - timedelta(seconds=1))
 
-    def _redefined(self, job: Job, draft: JobDraft) -> Job:
+    def _redefined(self, job: Job, draft: JobDraft, *, by: str) -> Job:
         now = self._clock.now()
         changes = _definition(draft)
+        if all(changes[name] == getattr(job, name) for name in changes):
+            return job
+        changes["updated_by"] = by
         if any(changes[name] != getattr(job, name) for name in _SCHEDULING):
             changes["scheduled_since"] = now
         if draft.enabled != job.enabled:
             changes["paused_reason"] = None if draft.enabled else "paused by an update"
+            changes["paused_until"] = None
         redefined: Job = job.evolve(**changes)
         return redefined
 
-    def _switched(self, job: Job, *, enabled: bool, why: str | None) -> Job:
+    def _switched(self, job: Job, *, enabled: bool, why: str | None, by: str) -> Job:
         since = self._clock.now() if enabled and not job.enabled else job.scheduled_since
-        switched: Job = job.evolve(enabled=enabled, paused_reason=why, scheduled_since=since)
+        switched: Job = job.evolve(
+            enabled=enabled, paused_reason=why, paused_until=None, scheduled_since=since, updated_by=by
+        )
         return switched
 
     def _view(self, job: Job) -> dict[str, Any]:
@@ -366,6 +411,15 @@ def _draft(data: Any) -> JobDraft:
         raise InvalidValue(f"missing required {fields} {', '.join(missing)}", field=missing[0])
     try:
         return JobDraft.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def _calendar_policy(given: Mapping[str, Any]) -> CalendarPolicy:
+    """Strict, as `_draft` is."""
+    try:
+        text = json.dumps(_merged({}, given))
+        return CalendarPolicy.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise explain(error) from error
 
@@ -423,6 +477,11 @@ def _merged(target: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def just_before(instant: datetime) -> datetime:
+    """The whole second after which the first instant of a schedule is at `instant` or later."""
+    return datetime.fromtimestamp(-int(-instant.timestamp() // 1) - 1, UTC)
 
 
 def _line(text: Any, field: str) -> str | None:

@@ -24,14 +24,19 @@ class Neighbours:
     def __init__(self, store: JobStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self.wake = asyncio.Event()  # set: look now
 
     async def run(self) -> None:
-        while not await self._clock.wait(self._stopping, REFRESH_SECONDS):
+        await self._clock.wait(self.wake, REFRESH_SECONDS)
+        while not self._stopping:
+            self.wake.clear()
             await self._refresh()
+            await self._clock.wait(self.wake, REFRESH_SECONDS)
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self.wake.set()
 
     async def _refresh(self) -> None:
         try:

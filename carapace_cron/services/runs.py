@@ -13,10 +13,9 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
 from carapace_cron.ids import is_run_id, random_text
 from carapace_cron.ledger.history import RunFilter
-from carapace_cron.ledger.planning import JobPlan
+from carapace_cron.ledger.planning import empty_plan
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.job import Job
 from carapace_cron.model.record import Instant, instant_text
 from carapace_cron.model.run import Run
 from carapace_cron.schedule.errors import shown
@@ -63,7 +62,7 @@ class RunHistory:
         if idempotency_key is not None and not (0 < len(idempotency_key) <= MAX_KEY):
             raise InvalidValue(f"bad idempotencyKey: expected 1–{MAX_KEY} characters", field="idempotencyKey")
         key = random_text() if idempotency_key is None else f"key:{idempotency_key}"
-        return run_view(await self._runs.start_now(_plan(job), key, self._clock.now()))
+        return run_view(await self._runs.start_now(empty_plan(job), key, self._clock.now()))
 
     async def cancel(self, actor: Actor, run_id: str) -> dict[str, Any]:
         """Cancel a run: one that waits at once, one that works as soon as its work has stopped.
@@ -109,19 +108,6 @@ class RunHistory:
         if run is None or not may_see(actor, run.tenant, run.user_id):
             raise NotFound(f'no run "{shown(run_id)}": list your runs to see their ids', field="runId")
         return run
-
-
-def _plan(job: Job) -> JobPlan:
-    return JobPlan(
-        job_id=job.id,
-        tenant=job.tenant,
-        user_id=job.user_id,
-        revision=job.revision,
-        definition=job.model_dump_json(by_alias=True).encode(),
-        overlap=job.overlap,
-        accounted_until=job.scheduled_since,
-        instants=(),
-    )
 
 
 def _statuses(given: str | list[str] | None) -> tuple[str, ...]:

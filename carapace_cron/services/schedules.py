@@ -9,9 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from carapace_cron.errors import InvalidValue
-from carapace_cron.model.job import Job
+from carapace_cron.model.calendar import CalendarPolicy
+from carapace_cron.model.job import Job, JobDraft
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule import Schedule, ScheduleError, parse
+from carapace_cron.schedule.errors import shown
+from carapace_cron.schedule.excepting import Excepting, excepting
+from carapace_cron.services.calendars import calendar_of
 
 CACHED = 10_000  # distinct schedules kept parsed, the least recently used go first
 MAX_PREVIEW = 100
@@ -26,7 +30,12 @@ class Schedules:
 
     def of(self, job: Job) -> Schedule:
         """The job's schedule; intervals count from the second in which the job was made."""
-        return self.parse(job.schedule, job.timezone, job.created_at)
+        return self.read(job, job.created_at)
+
+    def read(self, definition: Job | JobDraft, anchor: datetime) -> Schedule:
+        """The schedule of a definition, less what its calendar excludes. Raises `ScheduleError`."""
+        schedule = self.parse(definition.schedule, definition.timezone, anchor)
+        return _less(schedule, definition, definition.timezone)
 
     def parse(self, text: str, zone: str, anchor: datetime) -> Schedule:
         """Raises `ScheduleError`, which names field, value and remedy."""
@@ -41,38 +50,65 @@ class Schedules:
             self._parsed.popitem(last=False)
         return schedule
 
-    def check(self, text: str, zone: str, anchor: datetime, now: datetime) -> Schedule:
+    def check(self, definition: Job | JobDraft, anchor: datetime, now: datetime) -> Schedule:
         """A schedule that a job may have: parses, is not too quick, and comes due after `now`.
 
-        Raises `InvalidValue`, as `parse` does.
+        Raises `InvalidValue`, as `read` does.
         """
-        schedule = self.parse(text, zone, anchor)
-        period = schedule.shortest_period()
-        if period < self._min_interval:
-            raise ScheduleError(
-                "schedule",
-                text,
-                f"is due every {_seconds(period)}; expected at least {_seconds(self._min_interval)}",
-            )
-        if schedule.next_after(now) is None:
-            raise InvalidValue(
-                f'bad schedule "{text[:80]}": never due after {instant_text(now)}; expected a later instant',
-                field="schedule",
-            )
+        schedule = self.read(definition, anchor)
+        for fault in self._faults(schedule, definition.schedule, now):
+            raise fault
         return schedule
 
-    def preview(self, text: str, zone: str, count: int, now: datetime) -> dict[str, Any]:
-        """In words, and the next `count` instants (1–100), with what clock changes do to them."""
+    def preview(
+        self, text: str, zone: str, count: int, now: datetime, calendar: CalendarPolicy
+    ) -> dict[str, Any]:
+        """In words, and the next `count` instants (1–100), with what clock changes do to them.
+
+        The warnings say why a job could not have the schedule, where it could not.
+        """
         if not 1 <= count <= MAX_PREVIEW:
             raise InvalidValue(f"bad count {count}: expected 1–{MAX_PREVIEW}", field="count")
         with naming("schedule"):
-            schedule = self.parse(text, zone, now)
+            schedule = _less(self.parse(text, zone, now), calendar, zone)
         return {
             "schedule": text,
             "timezone": zone,
             "description": schedule.describe(),
             "nextExecutions": upcoming(schedule, now, count),
+            "warnings": [str(fault) for fault in self._faults(schedule, text, now)],
         }
+
+    def _faults(self, schedule: Schedule, text: str, now: datetime) -> Iterator[InvalidValue]:
+        """Why a job may not have the schedule, most telling first."""
+        period = schedule.shortest_period()
+        if period < self._min_interval:
+            expected = f"expected at least {_seconds(self._min_interval)}"
+            yield ScheduleError("schedule", text, f"is due every {_seconds(period)}; {expected}")
+        if schedule.next_after(now) is None and schedule.kind != "never":
+            yield _never_due(schedule, text, now)
+
+
+def _less(schedule: Schedule, policy: CalendarPolicy, zone: str) -> Schedule:
+    """The schedule without what the policy excludes on the clocks of `zone`."""
+    if not policy.has_calendar:
+        return schedule
+    calendar = calendar_of(policy, zone)
+    return schedule if schedule.kind == "never" else excepting(schedule, calendar)
+
+
+def _never_due(schedule: Schedule, text: str, now: datetime) -> InvalidValue:
+    if isinstance(schedule, Excepting) and schedule.base.next_after(now) is not None:
+        field = schedule.calendar.part_to_blame
+        return InvalidValue(
+            f'bad {field}: no instant of "{shown(text)}" is left: all fall on excluded dates, on holidays or '
+            "into blackouts; expected a calendar that leaves some",
+            field=field,
+        )
+    return InvalidValue(
+        f'bad schedule "{text[:80]}": never due after {instant_text(now)}; expected a later instant',
+        field="schedule",
+    )
 
 
 @contextmanager
@@ -81,7 +117,11 @@ def naming(field: str) -> Iterator[None]:
     try:
         yield
     except InvalidValue as error:
-        raise InvalidValue(str(error), field="timezone" if error.field == "timezone" else field) from error
+        of_its_own = (error.field or "").partition(".")[0] in _BESIDE_THE_SCHEDULE
+        raise InvalidValue(str(error), field=error.field if of_its_own else field) from error
+
+
+_BESIDE_THE_SCHEDULE = {"timezone", *(str(one.alias) for one in CalendarPolicy.model_fields.values())}
 
 
 def upcoming(schedule: Schedule, after: datetime, count: int) -> list[dict[str, Any]]:

@@ -10,14 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError, NotFound
 from carapace_cron.job_store import JobStore
-from carapace_cron.ledger.ending import AttemptEnd
+from carapace_cron.ledger.ending import AttemptEnd, why_paused
+from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import Job
@@ -26,6 +27,7 @@ from carapace_cron.model.run import Run
 from carapace_cron.services.board import Board, Standing
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.patience import Patience
+from carapace_cron.services.register import Register
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Upkeep:
         board: Board,
         clock: Clock,
         *,
+        register: Register,
         emit: Emit,
         next_at: Callable[[str], Any],
         keep_runs: timedelta,
@@ -67,10 +70,12 @@ class Upkeep:
         self._leftovers = leftovers
         self._board = board
         self._clock = clock
+        self._register = register
         self._emit = emit
         self._next_at = next_at
         self._keep_runs = keep_runs
         self._finished: dict[str, str] = {}
+        self._paused_until: dict[str, datetime] = {}
         self._to_delete: set[str] = set()
         self._to_recount: set[str] = set()
         self._dirty: dict[str, str | None] = {}  # job id → the status that its stored document shows
@@ -132,8 +137,26 @@ class Upkeep:
             self._to_delete.add(job.id)
             self._wake.set()
 
+    def note_expired(self, job_id: str) -> None:
+        """A run of the job came to its deadline while nobody worked on it."""
+        self._to_recount.add(job_id)
+        self._wake.set()
+
+    def note_loaded(self, job: Job, progress: Progress | None) -> None:
+        """A job as the start found it: what a kill may have left to do."""
+        self._note_pause(job)
+        limit = job.pause_after_failures
+        if progress is not None and limit is not None and job.enabled and progress.failures_in_row >= limit:
+            self.note_finished(job.id, why_paused(progress.failures_in_row))
+
+    def _note_pause(self, job: Job) -> None:
+        if job.enabled or job.paused_until is None:
+            self._paused_until.pop(job.id, None)
+        else:
+            self._paused_until[job.id] = job.paused_until
+
     def note_finished(self, job_id: str, reason: str) -> None:
-        """The scheduler found that a job has no instant left."""
+        """A job has no instant left, or failed too often: it is to be switched off."""
         self._finished[job_id] = reason
         self._wake.set()
 
@@ -145,7 +168,10 @@ class Upkeep:
             self._dirty.pop(job_id, None)
             self._checkpointed_at.pop(job_id, None)
             self._patience.forget(job_id)
-        elif not job.delete_after_run:
+            self._paused_until.pop(job_id, None)
+            return
+        self._note_pause(job)
+        if not job.delete_after_run:
             self._to_delete.discard(job_id)
 
     async def pick_up(self, ran: Sequence[str]) -> None:
@@ -181,8 +207,11 @@ class Upkeep:
 
     async def _settle(self) -> None:
         """What has to happen to jobs that are finished, done or deleted; each step survives by itself."""
+        await self._survive(self._register.catch_up)
         await self._survive(self._recount)
         await self._survive(self._jobs.complete_removals)
+        over = [job_id for job_id, until in self._paused_until.items() if until <= self._clock.now()]
+        await self._patience.each("the end of a pause", over, self._jobs.end_pause)
         await self._patience.each("the end of a job", list(self._finished), self._disable)
         await self._delete_done()
 

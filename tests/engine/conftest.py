@@ -16,10 +16,14 @@ from carapace_cron.errors import InvalidValue
 from carapace_cron.executor import Executor
 from carapace_cron.ids import new_job_id
 from carapace_cron.ledger.ending import AttemptEnd
+from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.history import RunFilter
+from carapace_cron.ledger.in_force import InForce
 from carapace_cron.ledger.migrations.upgrade import upgrade
+from carapace_cron.ledger.planning import JobPlan, Planned
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import HttpRequest, Job
+from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Outcome, Run
 from carapace_cron.ports.runner import Runner, Work
 from carapace_cron.schedule import parse
@@ -100,6 +104,26 @@ class OneRunner:
         self.for_command(command).check(command, http)
 
 
+class EngineRuns(Runs):
+    """A ledger in which each job is in force by the time at which it is due, as services see to it."""
+
+    def __init__(self, database: Database, jobs: dict[str, Job], limits: Limits) -> None:
+        super().__init__(database, limits)
+        self.jobs = jobs
+        self.in_force = InForce(database)
+
+    async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
+        due = [self.jobs[plan.job_id] for plan in plans if plan.job_id in self.jobs and not plan.settles]
+        await self.in_force.put(due)
+        return await super().record_due(plans, now)
+
+    async def start_now(
+        self, plan: JobPlan, idempotency_key: str, now: datetime, event: Event | None = None
+    ) -> Run:
+        await self.in_force.put([self.jobs[plan.job_id]])
+        return await super().start_now(plan, idempotency_key, now, event)
+
+
 class Engine:
     """Scheduler and executor around one ledger, as in a gateway, with the jobs in a dict."""
 
@@ -108,6 +132,7 @@ class Engine:
         self.clock = clock
         self.slots = slots
         self.jobs: dict[str, Job] = {}
+        self.limits = NO_LIMITS
         self.runner = TestRunner()
         self.finished: list[tuple[str, str]] = []
         self.ended: list[tuple[AttemptEnd, str]] = []
@@ -116,7 +141,7 @@ class Engine:
         self.database = Database(self.path, upgrade)
         await self.database.open()
         self.clock.busy.append(lambda database=self.database: database.in_flight > 0)
-        self.runs = Runs(self.database)
+        self.runs = EngineRuns(self.database, self.jobs, self.limits)
         self.scheduler = Scheduler(
             self.runs,
             self.clock,

@@ -10,29 +10,15 @@ import pytest
 from carapace_cron.errors import Conflict, Unavailable
 from carapace_cron.ledger.claiming import fair_shares
 from carapace_cron.ledger.deliveries import Deliveries
-from carapace_cron.ledger.planning import JobPlan
-from carapace_cron.model.job import Job
+from carapace_cron.ledger.planning import empty_plan
 
 from .conftest import Engine
-
-
-def plan_of(job: Job) -> JobPlan:
-    return JobPlan(
-        job_id=job.id,
-        tenant=job.tenant,
-        user_id=job.user_id,
-        revision=job.revision,
-        definition=job.model_dump_json(by_alias=True).encode(),
-        overlap=job.overlap,
-        accounted_until=job.scheduled_since,
-        instants=(),
-    )
 
 
 async def test_a_failed_attempt_is_tried_again_after_5_10_and_20_seconds(engine: Engine) -> None:
     job = engine.add("0 10 * * *", command="fail")
     engine.start()
-    await engine.runs.start_now(plan_of(job), "k", engine.clock.now())
+    await engine.runs.start_now(empty_plan(job), "k", engine.clock.now())
     await engine.clock.advance(60)
     (run,) = await engine.all_runs(job)
     attempts = await engine.runs.attempts(run.id)
@@ -78,7 +64,7 @@ async def test_what_a_runner_raises_is_not_told(engine: Engine) -> None:
 async def test_a_timeout_stops_the_work(engine: Engine) -> None:
     job = engine.add("0 10 * * *", command="hang", timeoutSeconds=0.05, retry={"maxAttempts": 1})
     engine.start()
-    run = await engine.runs.start_now(plan_of(job), "k", engine.clock.now())
+    run = await engine.runs.start_now(empty_plan(job), "k", engine.clock.now())
     while not engine.runner.stopped:
         await asyncio.sleep(0.01)
     await engine.clock.advance(1)
@@ -283,9 +269,9 @@ async def test_ends_wait_for_a_ledger_that_is_away(engine: Engine) -> None:
 
 async def test_run_now_with_the_same_key_is_the_same_run(engine: Engine) -> None:
     job = engine.add("0 10 * * *")
-    first = await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
-    second = await engine.runs.start_now(plan_of(job), "key", engine.clock.now() + timedelta(seconds=5))
-    other = await engine.runs.start_now(plan_of(job.evolve(overlap="allow")), "other", engine.clock.now())
+    first = await engine.runs.start_now(empty_plan(job), "key", engine.clock.now())
+    second = await engine.runs.start_now(empty_plan(job), "key", engine.clock.now() + timedelta(seconds=5))
+    other = await engine.runs.start_now(empty_plan(job.evolve(overlap="allow")), "other", engine.clock.now())
     assert first == second and other.id != first.id
 
 
@@ -294,7 +280,7 @@ async def test_run_now_is_refused_while_a_run_is_alive_and_overlap_is_skip(engin
     engine.start()
     await engine.clock.advance(61)
     with pytest.raises(Conflict, match="has not ended"):
-        await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
+        await engine.runs.start_now(empty_plan(job), "key", engine.clock.now())
 
 
 async def test_a_manual_run_at_the_very_instant_does_not_take_the_place_of_the_scheduled_one(
@@ -302,7 +288,7 @@ async def test_a_manual_run_at_the_very_instant_does_not_take_the_place_of_the_s
 ) -> None:
     job = engine.add("* * * * *", overlap="allow")
     await engine.clock.advance(60)
-    await engine.runs.start_now(plan_of(job), "key", engine.clock.now())
+    await engine.runs.start_now(empty_plan(job), "key", engine.clock.now())
     engine.start()
     await engine.clock.advance(1)
     assert [run.trigger for run in await engine.all_runs(job)] == ["schedule", "manual"]

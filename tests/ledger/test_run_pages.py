@@ -21,9 +21,9 @@ def due_each_minute(job_id: str, count: int) -> JobPlan:
         tenant="acme",
         user_id="alice",
         revision=1,
-        definition=b"{}",
         overlap="allow",
         accounted_until=instants[-1],
+        settles=True,
         instants=tuple(PlannedInstant(at, "run", at) for at in instants),
     )
 

@@ -1,0 +1,213 @@
+"""Which definition of each job is in force, as the ledger knows it; and the trail of how it came to be.
+
+A change of a job counts once the job store took it; then it is put in force here, in one transaction with
+its event and its chains. From then on no instant is recorded by any definition before it, whichever
+process still holds that. After a crash between the two the ledger holds the definition before, so what
+came due under it can still be accounted for.
+
+Plain functions on a connection; `InForce` is the door to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from carapace_cron.database import Database
+from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.events import Event, insert_events
+from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
+from carapace_cron.ledger.tables import chains, definitions, progress
+from carapace_cron.model.job import Job
+
+_BOOKKEEPING = frozenset(
+    {
+        "id",
+        "tenant",
+        "writeId",
+        "earlierWriteIds",
+        "revision",
+        "createdAt",
+        "updatedAt",
+        "updatedBy",
+        "scheduledSince",
+        "deletedAt",
+        "executionCount",
+        "failureCount",
+        "lastExecutedAt",
+        "lastStatus",
+        "lastError",
+        "nextExecutionAt",
+    }
+)
+
+
+class InForce:
+    """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @failpoint("ledger.put_in_force")
+    async def put(self, jobs: Sequence[Job], *, told: bool = True) -> list[str]:
+        """Put definitions in force, tombstones too; older ones than are in force already change nothing.
+
+        `told`: a job that this ledger sees for the first time is an event. Answers with the ids of jobs
+        whose chains would run in a circle; they are in force without them.
+        """
+        return await self._database.write(lambda c: put_in_force(c, jobs, told=told))
+
+    async def definition(self, job_id: str) -> bytes | None:
+        """The document of the definition in force; None when the ledger has none."""
+        return await self._database.read(lambda c: c.execute(_IN_FORCE, {"job": job_id}).scalar())
+
+
+def put_in_force(connection: sa.Connection, jobs: Sequence[Job], *, told: bool) -> list[str]:
+    held = _held(connection, [job.id for job in jobs])
+    newer = [job for job in jobs if _is_newer(job, held.get(job.id))]
+    if not newer:
+        return []
+    befores = {job.id: _definition(connection, held.get(job.id)) for job in newer}
+    rows = [_row(job) for job in newer]
+    connection.execute(insert_for(connection, definitions).on_conflict_do_nothing(), rows)
+    for job in newer:
+        _advance(connection, job, befores[job.id])
+    news = [job for job in newer if told or befores[job.id] is not None]
+    insert_events(connection, [_event(job, befores[job.id]) for job in news])
+    return [job.id for job in newer if not _chain(connection, job)]
+
+
+def _row(job: Job) -> dict[str, Any]:
+    body = job.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return {"job_id": job.id, "revision": job.revision, "body": body}
+
+
+def labels_of(job: Job) -> str:
+    """What limits count the runs of a job by: ``channel:ops tag:db``. Names hold no blanks."""
+    channel = f"channel:{job.channel_id}".replace(" ", "_")
+    return " ".join([channel, *(f"tag:{tag}" for tag in job.tags)])
+
+
+def changed_fields(before: Job | None, after: Job | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields in which two definitions differ: as they were, and as they are. A side that is None has
+    none."""
+    old, new = _fields(before), _fields(after)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return (
+        {name: old[name] for name in names if name in old},
+        {name: new[name] for name in names if name in new},
+    )
+
+
+def _fields(job: Job | None) -> dict[str, Any]:
+    if job is None:
+        return {}
+    return job.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"enabled": job.enabled}
+
+
+def _event(job: Job, before: Job | None) -> Event:
+    gone = job.deleted_at is not None
+    old, new = changed_fields(before, None if gone else job)
+    return Event(
+        at=job.updated_at,
+        tenant=job.tenant,
+        user_id=job.user_id,
+        actor=job.updated_by or "unknown",
+        action=f"job.{_action(job, before)}",
+        subject=job.id,
+        job_id=job.id,
+        before={name: value for name, value in old.items() if name not in _BOOKKEEPING} or None,
+        after={name: value for name, value in new.items() if name not in _BOOKKEEPING} or None,
+    )
+
+
+def _action(job: Job, before: Job | None) -> str:
+    if job.deleted_at is not None:
+        return "deleted"
+    if before is None:
+        return "created"
+    if before.deleted_at is not None:
+        return "restored"
+    if before.enabled != job.enabled:
+        return "resumed" if job.enabled else "paused"
+    return "updated"
+
+
+def _is_newer(job: Job, held: AnyRow | None) -> bool:
+    return held is None or held.revision is None or held.revision < job.revision
+
+
+def _held(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, AnyRow]:
+    found: dict[str, AnyRow] = {}
+    for chunk in chunks(job_ids):
+        found.update((row.job_id, row) for row in connection.execute(_HELD, {"ids": chunk}))
+    return found
+
+
+def _definition(connection: sa.Connection, held: AnyRow | None) -> Job | None:
+    """The definition before; None when there is none, or another version wrote it."""
+    if held is None or held.revision is None:
+        return None
+    body = connection.execute(_IN_FORCE, {"job": held.job_id}).scalar()
+    try:
+        return None if body is None else Job.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def _advance(connection: sa.Connection, job: Job, before: Job | None) -> None:
+    resumed = job.enabled and before is not None and not before.enabled
+    values = {"revision": job.revision, "labels": labels_of(job)}
+    statement = insert_for(connection, progress).values(
+        job_id=job.id,
+        # Where a job that is new to this ledger goes on; the ledger before it had come at least so far.
+        accounted_until=max(job.scheduled_since, job.last_executed_at or job.scheduled_since),
+        runs_created=0,
+        execution_count=0,
+        failure_count=0,
+        failures_in_row=0,
+        **values,
+    )
+    fresh = values | ({"failures_in_row": 0} if resumed else {})
+    connection.execute(statement.on_conflict_do_update(index_elements=[progress.c.job_id], set_=fresh))
+
+
+def _chain(connection: sa.Connection, job: Job) -> bool:
+    """Renew the chains of a job; False when they would run in a circle, and are left out."""
+    connection.execute(sa.delete(chains).where(chains.c.job_id == job.id))
+    if not job.after or not job.enabled or job.deleted_at is not None:
+        return True
+    if _reaches(connection, [one.job_id for one in job.after], job.id):
+        return False
+    conditions = {one.job_id: one.when for one in job.after}
+    connection.execute(
+        sa.insert(chains),
+        [{"job_id": job.id, "upstream_id": one, "condition": when} for one, when in conditions.items()],
+    )
+    return True
+
+
+def _reaches(connection: sa.Connection, job_ids: Sequence[str], goal: str) -> bool:
+    """Whether `goal` is one of the jobs or comes, however indirectly, before one of them."""
+    seen: set[str] = set()
+    frontier = set(job_ids)
+    while frontier:
+        if goal in frontier:
+            return True
+        seen |= frontier
+        query = sa.select(chains.c.upstream_id).where(chains.c.job_id.in_(frontier))
+        frontier = set(connection.execute(query).scalars()) - seen
+    return False
+
+
+_HELD = sa.select(progress.c.job_id, progress.c.revision).where(
+    progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
+)
+_IN_FORCE = (
+    sa.select(definitions.c.body)
+    .join(progress, (progress.c.job_id == definitions.c.job_id))
+    .where(progress.c.job_id == sa.bindparam("job"), definitions.c.revision == progress.c.revision)
+)

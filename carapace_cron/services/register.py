@@ -1,0 +1,81 @@
+"""Puts each change of a job in force in the ledger, after the store took it and before it is answered.
+
+First what came due under the definition before gets its record, then the new one is in force; a crash
+between any two steps is completed by the next start, which finds the definition before in the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from carapace_cron.errors import Unavailable
+from carapace_cron.ledger.history import Progress
+from carapace_cron.ledger.in_force import InForce
+from carapace_cron.model.job import Job
+
+log = logging.getLogger(__name__)
+
+JOBS_PER_WRITE = 200
+
+
+class Settles(Protocol):
+    """The part of the scheduler that this needs."""
+
+    async def settle(self, job_id: str) -> None: ...
+
+
+class Register:
+    """All methods raise `Unavailable` when the ledger is away; `catch_up` does then what was left undone."""
+
+    def __init__(self, in_force: InForce, scheduler: Settles) -> None:
+        self._in_force = in_force
+        self._scheduler = scheduler
+        self._undone: dict[str, Job] = {}
+
+    async def confirm(self, job: Job, is_news: bool) -> None:
+        """Put a job in force as it is now. Not `is_news`: only if that is still undone."""
+        if not is_news and job.id not in self._undone:
+            return
+        self._undone[job.id] = job
+        await self._put(job)
+
+    async def catch_up(self) -> None:
+        for job in list(self._undone.values()):
+            await self._put(job)
+
+    async def take_over(self, jobs: Sequence[Job], progress: Mapping[str, Progress]) -> None:
+        """Put in force what this ledger does not know yet: of a bucket that it adopts, or of a version that
+        kept no definitions. Such jobs are no news, but in a ledger that has others a new one is: its maker
+        was killed before it got here."""
+        known = [job for job in jobs if job.id in progress]
+        new = [job for job in jobs if job.id not in progress]
+        for some, told in ((known, False), (new, bool(progress))):
+            for start in range(0, len(some), JOBS_PER_WRITE):
+                self._warn(await self._in_force.put(some[start : start + JOBS_PER_WRITE], told=told))
+
+    async def definition_before(self, job_id: str) -> Job | None:
+        """The definition that the ledger has in force; None when it has none that can be read."""
+        body = await self._in_force.definition(job_id)
+        try:
+            return None if body is None else Job.model_validate_json(body)
+        except ValidationError:
+            return None
+
+    async def _put(self, job: Job) -> None:
+        try:
+            await self._scheduler.settle(job.id)
+            self._warn(await self._in_force.put([job]))
+        except Unavailable as error:
+            log.warning("job %s waits to be in force: %s", job.id, error, extra={"action": "in_force"})
+            raise
+        if self._undone.get(job.id) is job:
+            del self._undone[job.id]
+
+    def _warn(self, circular: Sequence[str]) -> None:
+        for job_id in circular:
+            message = "job %s starts after no other: its chain would run in a circle"
+            log.error(message, job_id, extra={"action": "in_force"})
