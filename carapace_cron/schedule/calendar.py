@@ -84,9 +84,8 @@ class Calendar:
         since, until = self._free[0]
         if since <= at < until:
             return None
-        excluded, since, until = self._look(at)
+        excluded, _, until = self._look(at)
         if not excluded:
-            self._free[0] = since, until
             return None
         while excluded and until <= LAST_WALL:
             at = until
@@ -98,9 +97,8 @@ class Calendar:
         since, until = self._free[0]
         if since <= at < until:
             return None
-        excluded, since, until = self._look(at)
+        excluded, since, _ = self._look(at)
         if not excluded:
-            self._free[0] = since, until
             return None
         while excluded and since > FIRST_WALL:
             at = since
@@ -115,7 +113,6 @@ class Calendar:
         stretch = self.place.stretch_at(at)
         # Beyond them clocks have changed, and the readings found here come at other instants.
         first, last = self.place.starts[stretch], self.place.stretch_end(stretch)
-        since, until = max(since, first), min(until, last)
         offset = self.place.offsets[stretch]
         for edges, origin in self._edges_near(at + offset):
             ahead = origin - offset
@@ -124,6 +121,7 @@ class Calendar:
             if inside:
                 return True, begin, end
             since, until = max(since, begin), min(until, end)
+        self._free[0] = since, until
         return False, since, until
 
     def _edges_near(self, wall: int) -> Iterator[tuple[Edges, int]]:
