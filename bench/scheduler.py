@@ -118,7 +118,7 @@ async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
     board.load(await ledger.progress())
     for job in store.all():
         scheduler.put(job)
-    store.subscribe(lambda job_id, job: scheduler.put(job) if job else scheduler.forget(job_id))
+    store.subscribe(lambda job_id, job: scheduler.put(job) if job else scheduler.forget(job_id, None))
     started = time.perf_counter() - began
 
     executor = Executor(ledger, runner, clock, owner="bench", slots=2 * BURST)

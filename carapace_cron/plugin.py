@@ -336,7 +336,8 @@ class House:
     def _job_changed(self, job_id: str, job: Job | None) -> None:
         self._upkeep.note_change(job_id, job)
         if job is None:
-            self._scheduler.forget(job_id)
+            buried = self._store.buried(job_id)
+            self._scheduler.forget(job_id, None if buried is None else buried.deleted_at)
         else:
             self._put(job)
 

@@ -175,7 +175,7 @@ class Scheduler:
             known.mark = max(known.mark, int(accounted_until.timestamp()))
         self._trust(known, self._now())
         if not job.is_scheduled or is_never(job.schedule):
-            self._settle(old, self._now())
+            self._settle(old, int(job.updated_at.timestamp()))
             return
         member = self._member(job, schedule, known)
         self._settle(old, member.closed_until)
@@ -197,9 +197,10 @@ class Scheduler:
         """No longer schedule a job: it is paused or finished. Unknown ids are fine."""
         self._settle(self._detach(job_id), self._now())
 
-    def forget(self, job_id: str) -> None:
-        """Drop a job that is deleted, with all that is known of it."""
-        self.drop(job_id)
+    def forget(self, job_id: str, deleted_at: datetime | None) -> None:
+        """Drop a job with all that is known of it. What came due until it was deleted gets its record."""
+        until = self._now() if deleted_at is None else int(deleted_at.timestamp())
+        self._settle(self._detach(job_id), until)
         self._known.pop(job_id, None)
 
     def next_at(self, job_id: str) -> datetime | None:
@@ -250,7 +251,7 @@ class Scheduler:
 
     async def _pass(self) -> None:
         """Record everything that is due now, a slice at a time, so that others get their turn between."""
-        await self._record_settled()
+        await self._record_settled(self._settled[:PLANS_PER_WRITE])
         self._fall_behind(self._outdated.values())
         self._outdated.clear()
         self._look_at_the_clock(self._now())
@@ -333,24 +334,23 @@ class Scheduler:
                 self.drop(member.job_id)
                 self._on_finished(member.job_id, _why_finished(member))
 
-    async def settle(self, job_id: str) -> None:
-        """Record at once what came due of a job before it was paused, changed or deleted.
+    async def settle(self, job_id: str, *, before: int) -> None:
+        """Record at once what came due of a job under its definitions before the revision `before`.
 
-        Raises `Unavailable` when the ledger is away; then the loop does it later.
+        Raises `Unavailable` when the ledger is away; then it is still to be done.
         """
-        await self._record_due_before([one for one in self._settled if one[0].job_id == job_id])
+        await self._record_settled(
+            [one for one in self._settled if one[0].job_id == job_id and one[0].revision < before]
+        )
 
-    async def _record_settled(self) -> None:
-        while self._settled:
-            await self._record_due_before(self._settled[:PLANS_PER_WRITE])
-
-    async def _record_due_before(self, settled: list[Due]) -> None:
+    async def _record_settled(self, settled: list[Due]) -> None:
+        """What its definition is too early for is kept: that is not in force yet. Where a newer one is,
+        whoever put that in force has seen to it."""
         now = self._clock.now()
-        plans = [
-            replace(self._plan(member, instants, now, None), settles=True) for member, instants in settled
-        ]
-        await self._write(plans, now)
-        recorded = {id(one) for one in settled}
+        plans = [self._plan(member, instants, now, None) for member, instants in settled]
+        answers = await self._write(plans, now)
+        done = [answer is None or answer.in_force or answer.is_over for answer in answers]
+        recorded = {id(one) for one, is_done in zip(settled, done, strict=True) if is_done}
         self._settled = [one for one in self._settled if id(one) not in recorded]
 
     async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
@@ -521,7 +521,7 @@ class Scheduler:
         return self._members.get(member.job_id) is member
 
     def _idle_seconds(self) -> float:
-        if self._behind or self._settled:
+        if self._behind or len(self._settled) > PLANS_PER_WRITE:
             return 0.0
         longest = OUTDATED_SECONDS if self._outdated else MAX_SLEEP_SECONDS
         if not self._heap:

@@ -42,8 +42,7 @@ class JobPlan:
     """What is due of one job, in the order in which it is to run. After it is recorded, each instant of the
     job up to `accounted_until` has its record. `notice` is what is said, once, if one of them was missed.
 
-    A plan made from a definition that is not in force is not recorded, unless it `settles` what was due
-    under the one before it."""
+    A plan made from a definition that is not in force is not recorded."""
 
     job_id: str
     tenant: str
@@ -55,7 +54,6 @@ class JobPlan:
     deadline_seconds: float | None = None
     max_runs: int | None = None  # runs that the schedule may ever make of the job
     notice: Notice | None = None
-    settles: bool = False
 
 
 def empty_plan(job: Job) -> JobPlan:
@@ -73,14 +71,17 @@ def empty_plan(job: Job) -> JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What was recorded of one plan: how many runs may start, were skipped, were missed. Not `in_force`:
-    nothing was, as the job has another definition by now."""
+    """What was recorded of one plan: how many runs may start, were skipped, were missed.
+
+    Not `in_force`: nothing was, as another definition of the job is. `is_over`: a newer one, so that this
+    one will never be in force again."""
 
     job_id: str
     runs: int = 0
     skipped: int = 0
     missed: int = 0
     in_force: bool = True
+    is_over: bool = False
     runs_created: int = 0  # of the job, ever, by the schedule
 
 
@@ -91,9 +92,6 @@ class _InForce:
     revision: int | None
     labels: str
     runs_created: int
-
-
-_NOTHING = _InForce(None, "", 0)
 
 
 @dataclass(slots=True)
@@ -116,31 +114,40 @@ class _Rows:
 def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
     """Insert what `plans` say. An instant that has its record already keeps it and is not counted."""
     in_force = definitions_in_force(connection, [plan.job_id for plan in plans])
-    sound = [plan for plan in plans if plan.settles or is_in_force(plan, in_force)]
+    sound = [plan for plan in plans if is_in_force(plan, in_force)]
     known = _known_instants(connection, sound)
     in_the_way = alive_runs(connection, [plan.job_id for plan in sound if plan.overlap != "allow"])
     rows = _Rows()
-    answers = {
-        plan.job_id: _plan_one(
+    answers = [
+        _plan_one(
             plan,
-            in_force.get(plan.job_id, _NOTHING),
+            in_force[plan.job_id],
             in_the_way.setdefault(plan.job_id, InTheWay()),
             known,
             rows,
             now,
         )
         for plan in sound
-    }
+    ]
     for job_id in rows.making_way:
         cancel_runs(connection, job_id, "the next instant came due; the job's overlap is cancelPrevious", now)
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
-    for plan in sound:
-        if plan.notice is not None and answers[plan.job_id].missed:
+    for plan, answer in zip(sound, answers, strict=True):
+        if plan.notice is not None and answer.missed:
             insert_delivery(connection, plan.notice, now)
-    advance(connection, sound, [answers[plan.job_id] for plan in sound])
-    return [answers.get(plan.job_id, Planned(plan.job_id, in_force=False)) for plan in plans]
+    advance(connection, sound, answers)
+    in_order = iter(answers)
+    return [
+        next(in_order) if is_in_force(plan, in_force) else _refused(plan, in_force) for plan in plans
+    ]
+
+
+def _refused(plan: JobPlan, in_force: Mapping[str, _InForce]) -> Planned:
+    held = in_force.get(plan.job_id)
+    is_over = held is not None and held.revision is not None and held.revision > plan.revision
+    return Planned(plan.job_id, in_force=False, is_over=is_over)
 
 
 def definitions_in_force(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InForce]:

@@ -25,7 +25,7 @@ JOBS_PER_WRITE = 200
 class Settles(Protocol):
     """The part of the scheduler that this needs."""
 
-    async def settle(self, job_id: str) -> None: ...
+    async def settle(self, job_id: str, *, before: int) -> None: ...
 
 
 class Register:
@@ -34,18 +34,19 @@ class Register:
     def __init__(self, in_force: InForce, scheduler: Settles) -> None:
         self._in_force = in_force
         self._scheduler = scheduler
-        self._undone: dict[str, Job] = {}
+        self._undone: dict[str, list[Job]] = {}  # oldest first: each is put in force in its turn
 
     async def confirm(self, job: Job, is_news: bool) -> None:
         """Put a job in force as it is now. Not `is_news`: only if that is still undone."""
         if not is_news and job.id not in self._undone:
             return
-        self._undone[job.id] = job
-        await self._put(job)
+        if is_news:
+            self._undone.setdefault(job.id, []).append(job)
+        await self._complete(job.id)
 
     async def catch_up(self) -> None:
-        for job in list(self._undone.values()):
-            await self._put(job)
+        for job_id in list(self._undone):
+            await self._complete(job_id)
 
     async def take_over(self, jobs: Sequence[Job], progress: Mapping[str, Progress]) -> None:
         """Put in force what this ledger does not know yet: of a bucket that it adopts, or of a version that
@@ -65,15 +66,18 @@ class Register:
         except ValidationError:
             return None
 
-    async def _put(self, job: Job) -> None:
-        try:
-            await self._scheduler.settle(job.id)
-            self._warn(await self._in_force.put([job]))
-        except Unavailable as error:
-            log.warning("job %s waits to be in force: %s", job.id, error, extra={"action": "in_force"})
-            raise
-        if self._undone.get(job.id) is job:
-            del self._undone[job.id]
+    async def _complete(self, job_id: str) -> None:
+        while waiting := self._undone.get(job_id):
+            job = waiting[0]
+            try:
+                await self._scheduler.settle(job_id, before=job.revision)
+                self._warn(await self._in_force.put([job]))
+            except Unavailable as error:
+                log.warning("job %s waits to be in force: %s", job_id, error, extra={"action": "in_force"})
+                raise
+            if waiting and waiting[0] is job:  # else somebody else has done the same meanwhile
+                del waiting[0]
+        self._undone.pop(job_id, None)
 
     def _warn(self, circular: Sequence[str]) -> None:
         for job_id in circular:

@@ -113,8 +113,8 @@ class EngineRuns(Runs):
         self.in_force = InForce(database)
 
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
-        due = [self.jobs[plan.job_id] for plan in plans if plan.job_id in self.jobs and not plan.settles]
-        await self.in_force.put(due)
+        due = [plan for plan in plans if plan.job_id in self.jobs]
+        await self.in_force.put([self.jobs[plan.job_id].evolve(revision=plan.revision) for plan in due])
         return await super().record_due(plans, now)
 
     async def start_now(

@@ -97,6 +97,7 @@ class Story:
         for period in self.periods:
             if period.job.id == job.id and period.until is None:
                 period.until = self.engine.clock.now()
+        job = job.evolve(updated_at=self.engine.clock.now())
         if job.enabled:
             self.periods.append(InForce(job, self.engine.clock.now()))
         self.engine.jobs[job.id] = job

@@ -45,7 +45,7 @@ async def test_pause_takes_effect_for_the_next_instant(engine: Engine) -> None:
     job = engine.add("* * * * *")
     engine.start()
     await engine.clock.advance(60 + 59)
-    engine.scheduler.put(job.evolve(enabled=False))
+    engine.scheduler.put(job.evolve(enabled=False, updated_at=engine.clock.now()))
     await engine.clock.advance(120)
     assert len(await engine.all_runs(job)) == 1
     assert engine.scheduler.next_at(job.id) is None
@@ -271,7 +271,7 @@ async def test_what_came_due_before_a_pause_is_recorded_though_the_ledger_was_aw
     engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
     engine.start()
     await engine.clock.advance(125)
-    engine.scheduler.put(job.evolve(enabled=False))
+    engine.scheduler.put(job.evolve(enabled=False, updated_at=engine.clock.now()))
     away = False
     await engine.clock.advance(60)
     assert await engine.states(job) == ["missed", "missed"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from carapace_cron.database import Database
 from carapace_cron.ledger.history import RunFilter
+from carapace_cron.ledger.in_force import InForce
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.planning import JobPlan, PlannedInstant
 from carapace_cron.ledger.runs import Runs
+from carapace_cron.model.job import Job
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 
@@ -23,8 +25,22 @@ def due_each_minute(job_id: str, count: int) -> JobPlan:
         revision=1,
         overlap="allow",
         accounted_until=instants[-1],
-        settles=True,
         instants=tuple(PlannedInstant(at, "run", at) for at in instants),
+    )
+
+
+def a_job(job_id: str) -> Job:
+    return Job(
+        id=job_id,
+        tenant="acme",
+        user_id="alice",
+        name="a job",
+        schedule="* * * * *",
+        command="echo",
+        channel_id="gateway",
+        created_at=START,
+        updated_at=START,
+        scheduled_since=START,
     )
 
 
@@ -33,6 +49,7 @@ async def test_pages_show_each_run_once_and_come_to_an_end(tmp_path: Path) -> No
     database = Database(tmp_path / "ledger.sqlite", upgrade)
     await database.open()
     runs = Runs(database)
+    await InForce(database).put([a_job("one"), a_job("two")])
     await runs.record_due([due_each_minute("one", 4), due_each_minute("two", 3)], START)
     pages = []
     cursor = None
