@@ -105,9 +105,11 @@ def _fault(days: tuple[Weekday, ...] | None, begin: str | None, until: str | Non
         return None if days and begin is until else "from and until, or days alone"
     if _is_local(begin) != _is_local(until):
         return "from and until to be two local times or two instants"
+    if begin == MIDNIGHT:
+        return f"from to be 00:00–23:59; {MIDNIGHT} is the end of a day"
     if _is_local(begin):
-        whole_day = "for whole days leave both out, and name the days"
-        return f"until to differ from from; {whole_day}" if begin in (until, MIDNIGHT) else None
+        whole_days = "for whole days leave both out, and name the days"
+        return f"until to differ from from; {whole_days}" if begin == until else None
     if days:
         return "no days with two instants; weekdays go with local times such as 22:00"
     if datetime.fromisoformat(begin) >= datetime.fromisoformat(until):

@@ -10,7 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.schedule import ScheduleError, parse
+from carapace_cron.schedule.excepting import excepting
+from carapace_cron.services.calendars import calendar_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -21,9 +24,10 @@ _ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.find
 ACCEPTED = [
     (example, row[-1])
     for row in _ROWS
-    if re.match(r"[0-9]{4}-", row[-1])
+    if re.match(r"[0-9]{4}-", row[-1]) and "{" not in row[1]
     for example in re.findall(r"`([^`]+)`", row[0] if row[0].startswith("`@") else row[1])
 ]
+CALENDARS = [(row[1].strip("`"), row[2].strip("`"), row[3]) for row in _ROWS if row[1].startswith("`{")]
 REFUSED = [(row[0].strip("`"), row[1].strip("`")) for row in _ROWS if row[1].startswith("`bad ")]
 
 
@@ -35,6 +39,15 @@ def test_an_accepted_form_gives_what_the_page_says(text: str, expected: str) -> 
     assert [f"{at:%Y-%m-%d %H:%M:%S}".removesuffix(":00") for at in upcoming] == times
 
 
+@pytest.mark.parametrize(("fields", "text", "expected"), CALENDARS)
+def test_a_calendar_leaves_what_the_page_says(fields: str, text: str, expected: str) -> None:
+    times = expected.split(", ")
+    calendar = calendar_of(CalendarPolicy.model_validate_json(fields), "America/New_York")
+    schedule = excepting(parse(text, "America/New_York", anchor=MADE), calendar)
+    upcoming = [each.at.astimezone(NEW_YORK) for each in schedule.upcoming(MADE, len(times))]
+    assert [f"{at:%Y-%m-%d %H:%M}" for at in upcoming] == times
+
+
 @pytest.mark.parametrize(("text", "expected"), REFUSED)
 def test_a_refused_form_is_answered_as_the_page_says(text: str, expected: str) -> None:
     with pytest.raises(ScheduleError) as refused:
@@ -44,7 +57,8 @@ def test_a_refused_form_is_answered_as_the_page_says(text: str, expected: str) -
 
 def test_the_page_is_read_whole() -> None:
     assert len(ACCEPTED) == 44
-    assert len(REFUSED) == 9
+    assert len(CALENDARS) == 9
+    assert len(REFUSED) == 12
 
 
 _PARAGRAPHS = (DOCS / "why" / "daylight-saving.md").read_text().split("\n\n")
