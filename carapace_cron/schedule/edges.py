@@ -6,25 +6,28 @@ nothing changes, so a look at one number, by bisection, tells of all its neighbo
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
+from typing import TypeAlias
 
-Edges = tuple[int, ...]
+Edges: TypeAlias = "array[int]"  # 8 bytes a number: 366 dates make 734 of them, in each of many calendars
 
 
 def edges_of(stretches: Iterable[tuple[int, int]], low: int, high: int) -> Edges:
     """The edges of stretches ``[begin, end)`` between `low` and `high`, in any order; they may overlap.
 
-    >>> edges_of([(5, 7), (1, 2), (6, 9), (9, 10)], 0, 100)
-    (0, 1, 2, 5, 10, 100)
+    >>> edges_of([(5, 7), (1, 2), (6, 9), (9, 10)], 0, 100).tolist()
+    [0, 1, 2, 5, 10, 100]
     """
-    edges = [low]
+    edges = array("q", [low])
     for begin, end in sorted(stretches):
         if len(edges) > 1 and begin <= edges[-1]:
             edges[-1] = max(edges[-1], end)
         else:
-            edges += [begin, end]
-    return (*edges, high)
+            edges.extend((begin, end))
+    edges.append(high)
+    return edges
 
 
 def around(edges: Edges, at: int) -> tuple[bool, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache, lru_cache
@@ -51,13 +51,14 @@ class PublicHolidays:
         return _edges_of_year(self, (_EPOCH + timedelta(seconds=wall)).year)
 
 
-def find_holidays(country: str, subdivision: str | None, categories: Iterable[str]) -> PublicHolidays:
+@lru_cache(1_000)
+def find_holidays(country: str, subdivision: str | None, categories: tuple[str, ...]) -> PublicHolidays:
     """The holidays that are meant: codes in either case, a subdivision by its name, too.
 
     Raises `ScheduleError` for the field ``holidays.country``, ``….subdivision`` or ``….categories``, with
     what comes nearest.
 
-    >>> find_holidays("de", "Bayern", ["public"]).name
+    >>> find_holidays("de", "Bayern", ("public",)).name
     'DE-BY'
     """
     code = country.upper()

@@ -368,14 +368,14 @@ def test_unknown_holidays_are_refused_with_what_comes_nearest(
     country: str, subdivision: str | None, category: str, field: str, remedy: str
 ) -> None:
     with pytest.raises(ScheduleError) as refused:
-        find_holidays(country, subdivision, [category])
+        find_holidays(country, subdivision, (category,))
     assert refused.value.field == field
     assert refused.value.remedy == remedy
 
 
 def test_a_country_and_a_subdivision_are_known_by_code_or_name_in_either_case() -> None:
     ways = [("DE", "BY"), ("de", "by"), ("De", "bayern")]
-    assert {find_holidays(country, part, ["public"]).name for country, part in ways} == {"DE-BY"}
+    assert {find_holidays(country, part, ("public",)).name for country, part in ways} == {"DE-BY"}
 
 
 KNOWN = [
@@ -406,7 +406,7 @@ def test_the_package_is_not_imported_until_a_job_has_holidays() -> None:
     asks = (
         "import sys, carapace_cron.plugin as _; print('holidays' in sys.modules);"
         "from carapace_cron.schedule.public_holidays import find_holidays;"
-        "find_holidays('US', None, ['public']); print('holidays' in sys.modules)"
+        "find_holidays('US', None, ('public',)); print('holidays' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout
     assert shown.split() == ["False", "True"]
