@@ -419,15 +419,16 @@ def test_a_calendar_that_excludes_nothing_costs_less_than_the_schedule_itself() 
     """100,000 next instants, beside the same without: at most twice as slow."""
     base = parse("*/5 * * * *", "America/New_York")
     lunch_break = {"blackouts": [{"days": ["sat"], "from": "12:01", "until": "12:02"}]}
-    fields = US | lunch_break | {"excludeDates": ["2030-01-01"]}
+    fields = {"holidays": {"country": "DE"}, "excludeDates": ["2030-01-01"]} | lunch_break
     excepted = excepting(base, calendar("America/New_York", fields))
     start = int(NOW.timestamp())
 
     def seconds(schedule: Schedule) -> float:
         begin, at = time.process_time(), start
-        for _ in range(20_000):
+        for _ in range(4_000):
             at = schedule.next_after_timestamp(at) or 0
         return time.process_time() - begin
 
-    rounds = [(seconds(base), seconds(excepted)) for _ in range(5)]
+    # In turns, and short, so that on a busy machine each of them has a quiet moment.
+    rounds = [(seconds(base), seconds(excepted)) for _ in range(25)]
     assert min(less for _, less in rounds) < 2 * min(plain for plain, _ in rounds)
