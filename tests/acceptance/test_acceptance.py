@@ -21,7 +21,6 @@ import pytest
 from support.checker import (
     Evidence,
     JobMade,
-    count_in_ledger,
     each_second,
     instants_without_one_record,
     judge,
@@ -29,13 +28,13 @@ from support.checker import (
     read_ledger,
     unlike_the_answers,
 )
+from support.closing import all_runs, database, evidence, finish
 from support.gateway_process import Ears, GatewayProcess, until, watched
 from support.outside import Outside, outside
 from support.s3_servers import aws_environment, seaweedfs
 from support.workload import ADMIN_TOKEN, SIGNING_SECRET, Kind, create, create_one, every_kind, settings_for
 
 KILLS = 6
-DRAIN_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ async def test_it_keeps_its_promises_through_six_kills_at_random_moments(
             await asyncio.sleep(dice.uniform(0.0, 1.2))
             await gateway.start()
         await asyncio.sleep(2)
-        horizon = await finish(gateway, jobs)
+        horizon = await finish(gateway, jobs.values())
         answers = await all_runs(gateway)
         await gateway.terminate()
 
@@ -127,7 +126,7 @@ async def test_it_keeps_its_promises_on_s3_through_a_stop_and_two_kills(
             await ears.connect(gateway)
             await asyncio.sleep(4)
 
-            horizon = await finish(gateway, jobs)
+            horizon = await finish(gateway, jobs.values())
             answers = await all_runs(gateway)
             kept = (await gateway.ask("carapace.gateway.messages", limit=200))["items"]
             await gateway.terminate()
@@ -182,7 +181,7 @@ async def assert_a_new_data_directory_adopts_the_bucket(old: GatewayProcess, new
     for name in ("name", "cronExpression", "command", "channelId", "enabled", "retry", "revision"):
         assert [one[name] for one in found] == [one[name] for one in left]
     await until_succeeded(new, job, 2)
-    horizon = await finish(new, {"adopted": job})
+    horizon = await finish(new, [job])
     await new.terminate()
     runs = [run for one in (old, new) for run in read_ledger(database(one)).runs if run["job_id"] == job.id]
     assert instants_without_one_record([job], Evidence(runs, [], []), horizon) == []
@@ -218,58 +217,6 @@ def assert_heard(ears: Ears, kept: list[dict[str, Any]], echo: JobMade, seen: Ev
     assert [one for one in events if status[one["runId"]] != one["status"]] == []
     assert len({one["runId"] for one in events}) == len(events)
     assert len(pushed) >= 10 and len(events) >= 50
-
-
-async def finish(gateway: GatewayProcess, jobs: Mapping[str, JobMade]) -> datetime:
-    """Let nothing more come due and all that is due end and arrive; the moment up to which all was due."""
-    horizon = await last_whole_pass(gateway)
-    for job in jobs.values():
-        await gateway.ask("carapace.cron.pause", jobId=job.id)  # one that is deleted already is fine
-
-    async def is_quiet() -> bool:
-        status = await gateway.call("carapace.cron.status")
-        waiting = "SELECT count(*) FROM deliveries WHERE state = 'waiting'"
-        return (
-            status["activeExecutions"] + status["queuedRuns"] == 0
-            and count_in_ledger(database(gateway), waiting) == 0
-        )
-
-    await until(is_quiet, "all runs end and all notices arrive", DRAIN_SECONDS)
-    return horizon
-
-
-async def last_whole_pass(gateway: GatewayProcess) -> datetime:
-    """When a pass of the scheduler began that is over by now."""
-    first = (await gateway.call("carapace.cron.status"))["lastPassAt"]
-
-    async def is_later() -> bool:
-        return bool((await gateway.call("carapace.cron.status"))["lastPassAt"] > first)
-
-    await until(is_later, "the scheduler makes another pass", 5)
-    return datetime.fromisoformat(first)
-
-
-async def all_runs(gateway: GatewayProcess) -> list[dict[str, Any]]:
-    """Every page of ``carapace.cron.runs``."""
-    items: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = await gateway.call("carapace.cron.runs", limit=37, cursor=cursor)
-        items += page["items"]
-        assert len({one["id"] for one in items}) == len(items), "a page repeats what was on one before"
-        cursor = page["nextCursor"]
-        if cursor is None:
-            return items
-
-
-def evidence(gateway: GatewayProcess, world: Outside) -> Evidence:
-    seen = read_ledger(database(gateway))
-    seen.requests, seen.arrivals = world.requests.lines(), world.arrivals.lines()
-    return seen
-
-
-def database(gateway: GatewayProcess) -> Path:
-    return gateway.data_dir / "carapace.sqlite"
 
 
 def assert_program_ran_once_an_attempt(job: JobMade, seen: Evidence, tally: Path) -> None:

@@ -24,6 +24,10 @@ LOG_TAIL = 6_000  # characters of each log that a failed test shows
 _ADDRESS = re.compile(r"^  address +(http://\S+)$", re.MULTILINE)
 
 
+class DiedEarly(AssertionError):
+    """The process ended before it told its address."""
+
+
 class GatewayProcess:
     """One gateway in `folder`, over all its lives. Each life has a port and a log of its own.
 
@@ -66,6 +70,14 @@ class GatewayProcess:
         return self.folder / f"{self._name}-{self.lives}.log"
 
     @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
     def data_dir(self) -> Path:
         return Path(self._environment["CARAPACE_CRON_DATA_DIR"])
 
@@ -79,13 +91,33 @@ class GatewayProcess:
         self.url = await until(self._told_address, f"{self._name} tells its address", READY_SECONDS)
         await until(self._is_ready, f"/healthz of {self._name} answers 200", READY_SECONDS)
 
+    async def start_or_die(self) -> bool:
+        """As `start`, for a life that may end at any moment: whether it was ready before it did."""
+        await self._spawn()
+        try:
+            self.url = await until(self._told_address, f"{self._name} tells its address", READY_SECONDS)
+            await until(self._is_ready_or_dead, f"/healthz of {self._name} answers 200", READY_SECONDS)
+        except DiedEarly:
+            return False
+        return self.alive
+
     async def run_to_its_end(self) -> tuple[int, str]:
         """Start the process, which is to end by itself: its exit status, and what it printed."""
-        process = await self._spawn()
-        async with asyncio.timeout(READY_SECONDS):
-            status = await process.wait()
-        self._process = None
+        await self._spawn()
+        status = await self.ended(READY_SECONDS)
+        assert status is not None, f"{self._name} did not end within {READY_SECONDS:g} s"
         return status, self.log.read_text()
+
+    async def ended(self, seconds: float) -> int | None:
+        """The exit status, if it ends by itself within `seconds`; None when it lives on."""
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(seconds):
+                status = await self._process.wait()
+        except TimeoutError:
+            return None
+        self._process = None
+        return status
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         assert self._process is None, "it runs already"
@@ -119,6 +151,10 @@ class GatewayProcess:
             status = await process.wait()
         self._process = None
         assert status == 0, f"{self._name} ended with status {status} after SIGTERM"
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, and wait for nothing."""
+        self._running().send_signal(number)
 
     async def kill(self) -> None:
         """SIGKILL: it can do nothing more."""
@@ -170,11 +206,14 @@ class GatewayProcess:
         self.statuses.append(await self.health())
         return self.statuses[-1] == 200
 
+    async def _is_ready_or_dead(self) -> bool:
+        return await self._is_ready() or not self.alive
+
     async def _told_address(self) -> str | None:
         assert self._process is not None
         found = _ADDRESS.search(self.log.read_text())
         if found is None and self._process.returncode is not None:
-            raise AssertionError(f"{self._name} ended before it was up:\n{self.log.read_text()[-LOG_TAIL:]}")
+            raise DiedEarly(f"{self._name} ended before it was up:\n{self.log.read_text()[-LOG_TAIL:]}")
         return None if found is None else found[1]
 
 

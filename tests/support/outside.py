@@ -22,6 +22,7 @@ from carapace_cron.channels.webhook import verify
 
 HANG_SECONDS = 60.0
 REFUSE_EVERY = 15  # of the webhook's notices, this many-th is taken, and answered with 503 all the same
+FICKLE_EVERY = 2  # of the fickle webhook's notices, this many-th is refused for good when it comes first
 
 Work = Callable[[web.Request, str, int], Awaitable[web.Response]]
 
@@ -89,6 +90,7 @@ def _application(world: Outside) -> web.Application:
     for path, work in _WORKS.items():
         app.router.add_route("*", path, _witnessed(world, work))
     app.router.add_post("/webhook", _webhook(world))
+    app.router.add_post("/fickle", _fickle(world))
     app.router.add_post("/apprise", _apprise(world))
     return app
 
@@ -96,7 +98,8 @@ def _application(world: Outside) -> web.Application:
 def _witnessed(world: Outside, work: Work) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handler(request: web.Request) -> web.Response:
         run_id, attempt = await _who(request)
-        seen = {"path": request.path, "run": run_id, "attempt": attempt, "method": request.method}
+        asked = {"path": request.path, "query": request.query_string, "method": request.method}
+        seen = {**asked, "run": run_id, "attempt": attempt}
         world.requests.write({"what": "begin", **seen, "at": _now()})
         try:
             return await work(request, run_id, attempt)
@@ -173,6 +176,21 @@ def _webhook(world: Outside) -> Callable[[web.Request], Awaitable[web.Response]]
         if taken % REFUSE_EVERY == 0 and key not in refused:
             refused.add(key)
             return web.Response(status=503, headers={"Retry-After": "1"})
+        return web.Response()
+
+    return handler
+
+
+def _fickle(world: Outside) -> Callable[[web.Request], Awaitable[web.Response]]:
+    seen: set[str] = set()
+
+    async def handler(request: web.Request) -> web.Response:
+        key = request.headers["Idempotency-Key"]
+        world.arrivals.write({"channel": "fickle", "key": key, "body": await request.json()})
+        is_new = key not in seen
+        seen.add(key)
+        if is_new and len(seen) % FICKLE_EVERY == 0:
+            return web.Response(status=400)  # for good, until somebody sends it again
         return web.Response()
 
     return handler

@@ -119,6 +119,10 @@ kind = "webhook"
 url = "{url}/webhook"
 secret = "${{secret:HOOK}}"
 
+[channels.fickle]
+kind = "webhook"
+url = "{url}/fickle"
+
 [channels.pager]
 kind = "apprise"
 url = "json://127.0.0.1:{port}/apprise"
