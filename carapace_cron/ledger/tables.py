@@ -68,7 +68,7 @@ progress = sa.Table(  # how far each job has come; outlives the rows that retent
     sa.Column("runs_created", sa.Integer, nullable=False),  # by the schedule; what maxRuns counts
     sa.Column("execution_count", sa.Integer, nullable=False),  # ended runs, however they ended
     sa.Column("failure_count", sa.Integer, nullable=False),
-    sa.Column("failures_in_row", sa.Integer, nullable=False),  # since a success or a resume
+    sa.Column("failures_in_row", sa.Integer, nullable=False),  # since a success, a resume or another limit
     sa.Column("last_status", sa.Text),
     sa.Column("last_executed_at", InstantColumn),
     sa.Column("last_error", sa.Text),
@@ -120,8 +120,15 @@ runs = sa.Table(
         postgresql_where=sa.text("status = 'running'"),
     ),
     sa.Index(
+        "runs_deadlines",
+        "deadline_at",
+        sqlite_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+        postgresql_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+    ),
+    sa.Index(
         "runs_held",
         "held_by",
+        "lane",
         "sequence",
         sqlite_where=sa.text("held_by IS NOT NULL"),
         postgresql_where=sa.text("held_by IS NOT NULL"),
@@ -205,6 +212,65 @@ events = sa.Table(  # who changed what, from what, to what
     sa.Index("events_by_tenant", "tenant", "sequence"),
     sa.Index("events_by_job", "job_id", "sequence"),
     sa.Index("events_by_time", "at"),
+)
+
+monitors = sa.Table(  # what is watched; its definition, and what pings and the clock made of it
+    "monitors",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("slug", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("pings", sa.Integer, nullable=False),
+    sa.Column("last_ping_at", InstantColumn),
+    sa.Column("last_duration_ms", sa.Integer),
+    sa.Column("open_runs", sa.JSON),  # of those that have begun: [[rid, started, last sign, overdue], …]
+    sa.Column("failures_in_row", sa.Integer, nullable=False),
+    sa.Column("ends", sa.Text, nullable=False),
+    sa.Column("deadline", InstantColumn),  # silence until then makes it down
+    sa.Column("alarm", sa.JSON),  # what was told of it, and what is to be told when
+    sa.Column("look_at", InstantColumn),  # something happens by itself then; None: nothing does
+    sa.Index("monitors_by_user", "tenant", "user_id", "id"),
+    sa.Index("monitors_by_slug", "tenant", "user_id", "slug"),
+    sa.Index(
+        "monitors_to_look_at",
+        "look_at",
+        sqlite_where=sa.text("look_at IS NOT NULL"),
+        postgresql_where=sa.text("look_at IS NOT NULL"),
+    ),
+)
+
+pings = sa.Table(
+    "pings",
+    metadata,
+    sa.Column("monitor_id", sa.Text, primary_key=True),
+    sa.Column("n", sa.Integer, primary_key=True),  # counted per monitor, from 1
+    sa.Column("at", InstantColumn, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("rid", sa.Text, nullable=False),
+    sa.Column("exit_status", sa.Integer),
+    sa.Column("duration_ms", sa.Integer),
+    sa.Column("scheme", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("remote_address", sa.Text, nullable=False),
+    sa.Column("user_agent", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary),
+    sqlite_with_rowid=False,
+)
+
+flips = sa.Table(
+    "flips",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("monitor_id", sa.Text, nullable=False),
+    sa.Column("at", InstantColumn, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),
+    sa.Column("after", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("flips_by_monitor", "monitor_id", "sequence"),
 )
 
 tokens = sa.Table(

@@ -18,9 +18,16 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("caused_by", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("deadline_at", sa.BigInteger(), nullable=True))
     op.create_index(
+        "runs_deadlines",
+        "runs",
+        ["deadline_at"],
+        sqlite_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+        postgresql_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+    )
+    op.create_index(
         "runs_held",
         "runs",
-        ["held_by", "sequence"],
+        ["held_by", "lane", "sequence"],
         sqlite_where=sa.text("held_by IS NOT NULL"),
         postgresql_where=sa.text("held_by IS NOT NULL"),
     )

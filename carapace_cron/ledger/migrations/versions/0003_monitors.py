@@ -1,0 +1,69 @@
+"""Monitors, their pings and their flips."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "monitors",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("slug", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("pings", sa.Integer(), nullable=False),
+        sa.Column("last_ping_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_duration_ms", sa.Integer(), nullable=True),
+        sa.Column("open_runs", sa.JSON(), nullable=True),
+        sa.Column("failures_in_row", sa.Integer(), nullable=False),
+        sa.Column("ends", sa.Text(), nullable=False),
+        sa.Column("deadline", sa.BigInteger(), nullable=True),
+        sa.Column("alarm", sa.JSON(), nullable=True),
+        sa.Column("look_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("monitors_by_user", "monitors", ["tenant", "user_id", "id"])
+    op.create_index("monitors_by_slug", "monitors", ["tenant", "user_id", "slug"])
+    op.create_index(
+        "monitors_to_look_at",
+        "monitors",
+        ["look_at"],
+        sqlite_where=sa.text("look_at IS NOT NULL"),
+        postgresql_where=sa.text("look_at IS NOT NULL"),
+    )
+    op.create_table(
+        "pings",
+        sa.Column("monitor_id", sa.Text(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("rid", sa.Text(), nullable=False),
+        sa.Column("exit_status", sa.Integer(), nullable=True),
+        sa.Column("duration_ms", sa.Integer(), nullable=True),
+        sa.Column("scheme", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
+        sa.Column("remote_address", sa.Text(), nullable=False),
+        sa.Column("user_agent", sa.Text(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("monitor_id", "n"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "flips",
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("monitor_id", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=False),
+        sa.Column("after", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("sequence"),
+    )
+    op.create_index("flips_by_monitor", "flips", ["monitor_id", "sequence"])

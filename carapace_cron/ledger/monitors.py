@@ -1,0 +1,174 @@
+"""Monitors as the ledger keeps them: definition, health and alarm in one row, so that they never part.
+
+`Watched` is that row. Every change of it goes through `keep`, in the transaction of its cause: a ping, the
+passing of time, a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from carapace_cron.ledger.statements import AnyRow, chunks
+from carapace_cron.ledger.tables import flips, from_micros, monitors, to_micros
+from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun
+from carapace_cron.schedule import Schedule, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A monitor, its health and its alarm. `alarm` is JSON of ``monitors/alarm.py``; None: at rest."""
+
+    monitor: Monitor
+    health: Health = field(default_factory=Health)
+    alarm: dict[str, Any] | None = None
+    look_at: datetime | None = None
+
+    def with_health(self, health: Health) -> Watched:
+        return replace(self, health=health)
+
+    @property
+    def due(self) -> Schedule | None:
+        """The parsed schedule; None where the period counts."""
+        return None if self.monitor.schedule is None else schedule_of(self.monitor)
+
+
+def schedule_of(monitor: Monitor) -> Schedule:
+    """The schedule of a monitor that has one. Raises `ScheduleError`."""
+    assert monitor.schedule is not None
+    return _parsed(monitor.schedule, monitor.timezone, monitor.created_at)
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str, zone: str, anchor: datetime) -> Schedule:
+    return parse(text, zone, anchor=anchor)
+
+
+def find(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
+    """The monitors of these ids; those that do not exist are left out."""
+    found: dict[str, Watched] = {}
+    for chunk in chunks(monitor_ids):
+        for row in connection.execute(_BY_ID, {"ids": chunk}):
+            found[row.id] = _watched(row)
+    return found
+
+
+def insert(connection: sa.Connection, one: Watched) -> None:
+    connection.execute(sa.insert(monitors), [_definition_values(one.monitor) | _state_values(one)])
+
+
+def keep(connection: sa.Connection, some: Sequence[Watched], made: Sequence[tuple[str, Flip]]) -> None:
+    """Write down health and alarm of `some`, and the flips that were made: (monitor id, flip)."""
+    if some:
+        values = [{"monitor": one.monitor.id} | _state_values(one) for one in some]
+        connection.execute(_KEEP, values)
+    if made:
+        connection.execute(sa.insert(flips), [_flip_values(monitor_id, flip) for monitor_id, flip in made])
+
+
+def redefine(connection: sa.Connection, one: Watched) -> None:
+    """Write down a definition that has changed, with the health under it."""
+    values = _definition_values(one.monitor) | _state_values(one)
+    connection.execute(sa.update(monitors).where(monitors.c.id == one.monitor.id).values(**values))
+
+
+def remove(connection: sa.Connection, monitor_id: str) -> None:
+    """The monitor with all that hangs on it."""
+    connection.execute(sa.delete(flips).where(flips.c.monitor_id == monitor_id))
+    connection.execute(sa.delete(monitors).where(monitors.c.id == monitor_id))
+
+
+def to_look_at(connection: sa.Connection, now: datetime, limit: int) -> list[Watched]:
+    """Those to which something happens by itself by `now`, the earliest first."""
+    query = sa.select(monitors).where(monitors.c.look_at <= now).order_by(monitors.c.look_at).limit(limit)
+    return [_watched(row) for row in connection.execute(query)]
+
+
+@lru_cache(maxsize=4_096)
+def _monitor(body: bytes) -> Monitor:
+    return Monitor.model_validate_json(body)
+
+
+def _watched(row: AnyRow) -> Watched:
+    health = Health(
+        status=row.status,
+        pings=row.pings,
+        last_ping_at=row.last_ping_at,
+        last_duration_ms=row.last_duration_ms,
+        runs=tuple(_open_run(*one) for one in row.open_runs or ()),
+        failures_in_row=row.failures_in_row,
+        ends=row.ends,
+        deadline=row.deadline,
+    )
+    return Watched(_monitor(row.body), health, row.alarm, row.look_at)
+
+
+def _open_run(rid: str, started: int, sign: int, overdue: bool) -> OpenRun:
+    return OpenRun(rid, from_micros(started), from_micros(sign), overdue)
+
+
+def _definition_values(monitor: Monitor) -> dict[str, Any]:
+    return {
+        "id": monitor.id,
+        "tenant": monitor.tenant,
+        "user_id": monitor.user_id,
+        "slug": monitor.slug,
+        "revision": monitor.revision,
+        "body": monitor.model_dump_json(by_alias=True, exclude_none=True).encode(),
+    }
+
+
+def _state_values(one: Watched) -> dict[str, Any]:
+    health = one.health
+    runs = [[run.rid, to_micros(run.started_at), to_micros(run.sign_at), run.overdue] for run in health.runs]
+    return {
+        "status": health.status,
+        "pings": health.pings,
+        "last_ping_at": health.last_ping_at,
+        "last_duration_ms": health.last_duration_ms,
+        "open_runs": runs or None,
+        "failures_in_row": health.failures_in_row,
+        "ends": health.ends,
+        "deadline": health.deadline,
+        "alarm": one.alarm,
+        "look_at": one.look_at,
+    }
+
+
+def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
+    return {
+        "monitor_id": monitor_id,
+        "at": flip.at,
+        "before": flip.before,
+        "after": flip.after,
+        "reason": flip.reason,
+    }
+
+
+_BY_ID = sa.select(monitors).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
+_KEEP = (
+    sa.update(monitors)
+    .where(monitors.c.id == sa.bindparam("monitor"))
+    .values(
+        {
+            name: sa.bindparam(name, type_=monitors.c[name].type)
+            for name in (
+                "status",
+                "pings",
+                "last_ping_at",
+                "last_duration_ms",
+                "open_runs",
+                "failures_in_row",
+                "ends",
+                "deadline",
+                "alarm",
+                "look_at",
+            )
+        }
+    )
+)

@@ -1,0 +1,181 @@
+"""Pings: kept durably, many at once, each with what it made of its monitor in the same transaction.
+
+`record_pings` works on a connection, inside the writer's transaction; `PingBook` is the door to it. A ping is
+answered after the commit, and a book that has too much waiting says so instead of taking more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from carapace_cron.database import Database
+from carapace_cron.errors import CarapaceError, Unavailable
+from carapace_cron.ledger.monitors import Watched, find, keep
+from carapace_cron.ledger.tables import pings
+from carapace_cron.model.monitor import BODY_LIMIT, Flip, Ping
+from carapace_cron.monitors.status import After, passed, pinged
+
+PINGS_PER_WRITE = 256
+MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
+KEPT_PINGS = 1_000  # of one monitor, the newest
+PRUNE_EVERY = 100  # pings of one monitor
+USER_AGENT_LIMIT = 200
+
+Alarming = Callable[[sa.Connection, Watched, After], Watched]
+"""What the alarm makes of a change, within its transaction: it writes notices and answers what to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A ping and the monitor that it is for."""
+
+    monitor_id: str
+    ping: Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of an arrival; None in its place: there is no such monitor."""
+
+    monitor_id: str
+    n: int
+    after: After
+
+
+class Busy(CarapaceError):
+    """More pings wait than can be kept in time: try again in a few seconds."""
+
+
+def record_pings(
+    connection: sa.Connection, arrivals: Sequence[Arrival], alarming: Alarming
+) -> list[Recorded | None]:
+    """Keep pings in their order; an answer each."""
+    watched = find(connection, list({one.monitor_id for one in arrivals}))
+    answers: list[Recorded | None] = []
+    rows: list[dict[str, Any]] = []
+    made: list[tuple[str, Flip]] = []
+    touched: set[str] = set()
+    for arrival in arrivals:
+        one = watched.get(arrival.monitor_id)
+        if one is None:
+            answers.append(None)
+            continue
+        for after in _judged(one, arrival.ping):
+            one = alarming(connection, one.with_health(after.health), after)
+            if after.flip is not None:
+                made.append((one.monitor.id, after.flip))
+        watched[one.monitor.id] = one
+        touched.add(one.monitor.id)
+        rows.append(_row(arrival, after))
+        answers.append(Recorded(one.monitor.id, after.health.pings, after))
+    if rows:
+        connection.execute(sa.insert(pings), rows)
+        keep(connection, [watched[monitor_id] for monitor_id in touched], made)
+        _prune(connection, answers)
+    return answers
+
+
+def _judged(one: Watched, ping: Ping) -> tuple[After, ...]:
+    """First the silence until the ping, then the ping: a late one comes after the flip of its lateness."""
+    due = one.due
+    silence = passed(one.monitor, one.health, due, ping.at)
+    after = pinged(one.monitor, silence.health, due, ping)
+    return (after,) if silence.flip is None else (silence, after)
+
+
+def _row(arrival: Arrival, after: After) -> dict[str, Any]:
+    ping = arrival.ping
+    return {
+        "monitor_id": arrival.monitor_id,
+        "n": after.health.pings,
+        "at": ping.at,
+        "kind": after.kind,
+        "rid": ping.rid,
+        "exit_status": ping.exit_status,
+        "duration_ms": after.duration_ms,
+        "scheme": ping.scheme,
+        "method": ping.method,
+        "remote_address": ping.remote_address,
+        "user_agent": ping.user_agent[:USER_AGENT_LIMIT],
+        "body": ping.body[:BODY_LIMIT] or None,
+    }
+
+
+def _prune(connection: sa.Connection, answers: Sequence[Recorded | None]) -> None:
+    """Now and then, remove what is older than the newest pings of a monitor."""
+    for one in answers:
+        if one is not None and one.n > KEPT_PINGS and one.n % PRUNE_EVERY == 0:
+            connection.execute(_OLD, {"monitor": one.monitor_id, "last": one.n - KEPT_PINGS})
+
+
+_OLD = sa.delete(pings).where(
+    pings.c.monitor_id == sa.bindparam("monitor"), pings.c.n <= sa.bindparam("last")
+)
+
+
+class PingBook:
+    """`record` answers when the ping is durable. `run` is the loop that writes; `stop` lets it end."""
+
+    def __init__(self, database: Database, alarming: Alarming) -> None:
+        self._database = database
+        self._alarming = alarming
+        self._waiting: list[tuple[Arrival, asyncio.Future[Recorded | None]]] = []
+        self._filled = asyncio.Event()
+        self._stopping = False
+        self.told = asyncio.Event()  # set after each write: a notice may be waiting
+
+    async def record(self, arrival: Arrival) -> Recorded | None:
+        """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
+        is away: then it may or may not have been kept."""
+        if self._stopping:
+            raise Unavailable("the gateway is stopping")
+        if len(self._waiting) >= MOST_WAITING:
+            raise Busy("too many pings wait: try again in a few seconds")
+        answer: asyncio.Future[Recorded | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, answer))
+        self._filled.set()
+        return await answer
+
+    async def run(self) -> None:
+        while not self._stopping or self._waiting:
+            await self._filled.wait()
+            self._filled.clear()
+            while batch := self._waiting[:PINGS_PER_WRITE]:
+                del self._waiting[: len(batch)]
+                await self._write(batch)
+
+    def stop(self) -> None:
+        """Take no more; `run` returns when what waits is written."""
+        self._stopping = True
+        self._filled.set()
+
+    async def _write(self, batch: list[tuple[Arrival, asyncio.Future[Recorded | None]]]) -> None:
+        """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
+        arrivals = [arrival for arrival, _ in batch]
+        try:
+            answers = await self._database.write(lambda c: record_pings(c, arrivals, self._alarming))
+        except Unavailable as error:
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001  # whatever a ping's write raised is that ping's answer
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            for one in batch:
+                await self._write([one])
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                with suppress(asyncio.InvalidStateError):  # who asked went away
+                    future.set_result(answer)
+            self.told.set()
+
+
+def _fail(batch: Sequence[tuple[Arrival, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        with suppress(asyncio.InvalidStateError):
+            future.set_exception(error)

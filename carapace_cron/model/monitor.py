@@ -1,0 +1,155 @@
+"""The monitor: what is watched, what is expected of it, and who hears when it does not come.
+
+Its health (`Health`) is what its pings and the clock made of it; the rules are in ``monitors/status.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from carapace_cron.model.job import DAY_SECONDS, Line, Tag
+from carapace_cron.model.record import Instant, Record
+
+Status = Literal[
+    "new",  # no ping came yet
+    "up",
+    "down",
+    "paused",  # somebody asked; nothing is expected
+]
+Shown = Literal["new", "up", "late", "down", "paused"]
+"""As `Status`; late: up, its time is over and its grace is not."""
+
+PingKind = Literal["success", "fail", "start", "log", "ign"]
+"""What a ping says: ``ign`` is kept and means nothing (a filter, or a pause that only a person ends)."""
+
+FlipReason = Literal["ping", "fail", "timeout", "run", "pause", "resume"]
+"""Why a status changed. timeout: no ping came in time; run: one that had begun did not end in time."""
+
+YEAR_SECONDS = 365 * DAY_SECONDS
+LONGEST_SLUG = 100
+BODY_LIMIT = 10_000  # bytes of a ping's body that are kept; clients are told in Ping-Body-Limit
+
+_KEYWORDS = StringConstraints(max_length=200)
+_NOT_IN_A_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def _one_slug(text: str) -> str:
+    if not _NOT_IN_A_SLUG.issuperset(text):
+        raise ValueError("expected lower-case letters, digits, - and _")
+    return text
+
+
+Slug = Annotated[str, StringConstraints(max_length=LONGEST_SLUG), AfterValidator(_one_slug)]
+
+
+class Rate(Record):
+    """Of the last `of` ends, at least `failures` failed."""
+
+    failures: int = Field(ge=1, le=50)
+    of: int = Field(ge=2, le=50)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.failures > self.of:
+            raise ValueError(f"expected at most {self.of} failures of {self.of}")
+        return self
+
+
+class MonitorPolicy(Record):
+    """What of a monitor has a default. With neither `period_seconds` nor `schedule`: every day."""
+
+    slug: Slug = ""  # its name in ping URLs; empty: it has none
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    description: str = Field("", max_length=2_000)
+    period_seconds: float | None = Field(None, ge=60, le=YEAR_SECONDS)  # between two pings; or a schedule
+    schedule: Annotated[str, Field(max_length=1_000)] | None = None
+    timezone: str = Field("UTC", max_length=64)
+    grace_seconds: float = Field(3_600, ge=60, le=YEAR_SECONDS)  # patience after the time is over
+    max_run_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # of a run; None: the grace
+    heartbeat_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # between signs of a run; None: none
+    post_only: bool = False  # only POST counts
+    manual_resume: bool = False  # pings do not end a pause
+    filter_body: bool = False  # the keywords decide what a ping says
+    start_keywords: Annotated[str, _KEYWORDS] = ""  # separated by commas, as they stand in the body
+    success_keywords: Annotated[str, _KEYWORDS] = ""
+    failure_keywords: Annotated[str, _KEYWORDS] = ""
+    fail_by_default: bool = False  # a body without any keyword is a failure; False: it is ignored
+    channels: tuple[Line, ...] = Field((), max_length=50)  # who is told; empty: nobody
+    notify: tuple[Literal["down", "late", "up", "failure"], ...] = ("down", "up")
+    remind_every_seconds: float | None = Field(None, ge=300, le=30 * DAY_SECONDS)  # while it is down
+    failures_before_alert: int = Field(1, ge=1, le=50)  # in a row
+    failure_rate: Rate | None = None  # an alert by rate instead of by a row
+    min_interval_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # an end sooner is one too many
+    depends_on: tuple[str, ...] = Field((), max_length=10)  # while one of these is down, nobody is told
+
+
+class Monitor(MonitorPolicy):
+    """A monitor as it is kept. Whoever knows `id` may ping it."""
+
+    id: str  # a UUID, lower case, with dashes
+    tenant: str
+    user_id: str
+    name: str = Field("", max_length=100)
+    job_id: str | None = None  # our own job that it watches
+    revision: int = 1
+    created_at: Instant
+    updated_at: Instant
+    updated_by: str | None = None
+    snoozed_until: Instant | None = None  # nobody is told before it
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that has begun and not ended. `rid`: its id; empty: the pings named none."""
+
+    rid: str
+    started_at: datetime
+    sign_at: datetime  # the last that was heard of it: its start, or a note
+    overdue: bool = False  # its time is over and was told; its end is still welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What pings and the clock made of a monitor. Instants are aware UTC; None = there was none."""
+
+    status: Status = "new"
+    pings: int = 0
+    last_ping_at: datetime | None = None  # the last success or failure
+    last_duration_ms: int | None = None  # of the run that ended with it
+    runs: tuple[OpenRun, ...] = ()
+    failures_in_row: int = 0
+    ends: str = ""  # the newest ends, oldest first: "s" success, "f" failure or timeout
+    deadline: datetime | None = None  # silence until then makes it down
+
+    @property
+    def started(self) -> bool:
+        return bool(self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """One signal as it arrived. `said`: what its URL says; the monitor's filters may see it otherwise."""
+
+    at: datetime
+    said: PingKind
+    rid: str = ""
+    exit_status: int | None = None
+    scheme: str = "http"
+    method: str = "GET"
+    remote_address: str = ""
+    user_agent: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A change of status, dated when it happened: a timeout at its deadline, however late it was noticed."""
+
+    at: datetime
+    before: Status
+    after: Status
+    reason: FlipReason

@@ -1,0 +1,1 @@
+"""The watch over jobs that others run: what their pings and their silence mean."""
