@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Refused, Unavailable
-from carapace_cron.ledger.claiming import Claim, Claimed, Expired, Renewal
-from carapace_cron.ledger.ending import AttemptEnd, Ended
+from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
+from carapace_cron.ledger.ending import AttemptEnd, Ended, Expired
 from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import explain
@@ -189,6 +189,8 @@ class Executor:
             self._cancel(run_id, reason)
         for expired in claimed.expired:
             self._on_expired(expired)
+            if expired.pause is not None:
+                self._on_failing(expired.job_id, expired.pause)
         if claimed.more and len(self._active) < self._slots:
             return 0.0
         if claimed.next_at is None or len(self._active) >= self._slots:

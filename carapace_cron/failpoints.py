@@ -30,6 +30,7 @@ POINTS = (
     "ledger.backfill",
     "ledger.put_in_force",
     "ledger.claim",
+    "ledger.release_held",
     "ledger.renew",
     "ledger.abandoned",
     "ledger.record_ends",

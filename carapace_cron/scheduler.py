@@ -21,17 +21,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Unavailable
 from carapace_cron.ids import run_id, stable_fraction
 from carapace_cron.ledger.planning import JobPlan, Planned, PlannedInstant
-from carapace_cron.model.job import CatchUp, CatchUpOrder, Job, Overlap
+from carapace_cron.model.job import CatchUpOrder, Job, Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import run_key
-from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, Occurrence, occurrences
+from carapace_cron.occurrences import ON_TIME_SECONDS, Instants, LatePolicy, Occurrence, occurrences
 from carapace_cron.schedule.never import is_never
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,8 @@ class _Member:
     end_at: int | None
     jitter_seconds: float
     overlap: Overlap
-    deadline_seconds: float | None
-    catch_up: CatchUp
+    late: LatePolicy
     catch_up_order: CatchUpOrder
-    catch_up_limit: int
-    window_seconds: float
     max_runs: int | None
 
     @property
@@ -428,7 +426,7 @@ class Scheduler:
             overlap=member.overlap,
             accounted_until=_instant(instants[-1].at),
             instants=tuple(self._planned(member, one, now) for one in _in_order(member, instants)),
-            deadline_seconds=member.deadline_seconds,
+            deadline_seconds=member.late.deadline_seconds,
             max_runs=member.max_runs,
             notice=_notice_of_misses(missed, definition, now) if missed and definition else None,
         )
@@ -462,11 +460,10 @@ class Scheduler:
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
-            deadline_seconds=job.deadline_seconds,
-            catch_up=job.catch_up,
+            late=_late_policy(
+                job.catch_up, job.catch_up_window_seconds, job.catch_up_limit, job.deadline_seconds
+            ),
             catch_up_order=job.catch_up_order,
-            catch_up_limit=job.catch_up_limit,
-            window_seconds=job.catch_up_window_seconds,
             max_runs=job.max_runs,
         )
 
@@ -529,6 +526,8 @@ class Scheduler:
         return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), longest)
 
 
+_late_policy = lru_cache(maxsize=1_024)(LatePolicy)  # nearly all jobs share one
+
 _CHANGED = "the job was paused, changed or deleted before this instant could start"
 
 
@@ -562,11 +561,9 @@ def _catch_up(member: _Member, now: int) -> list[Occurrence]:
     """The fate of all instants of a job between its mark and now, within its bounds."""
     due = occurrences(
         member.group.schedule,
+        member.late,
         after=member.since,
         now=now if member.end_at is None else min(now, member.end_at),
-        catch_up=member.catch_up,
-        window_seconds=member.window_seconds,
-        limit=member.catch_up_limit,
     )
     if member.max_runs is None:
         return due

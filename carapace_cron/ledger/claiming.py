@@ -14,9 +14,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from carapace_cron.ledger.ending import expire
+from carapace_cron.ledger import holding
+from carapace_cron.ledger.ending import Expired, expire
 from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
+from carapace_cron.ledger.turns import Turns, tenant_of
 from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.record import instant_text
 
@@ -38,6 +40,10 @@ class Claim:
     deadline_at: datetime | None = None  # the attempt is stopped then
     upstream: Mapping[str, Any] | None = None  # the run whose end started this one, with its output
 
+    @property
+    def lane(self) -> str:
+        return f"{self.tenant}/{self.user_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -53,16 +59,8 @@ class Claimed:
     expired: Sequence[Expired] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """A run that came to its deadline in the queue. `status`: missed, or timeout if it had begun."""
-
-    run_id: str
-    job_id: str
-    status: str
-
-
 HELD_AT_ONCE = 100  # runs that a claim sets aside for a full limit before others get their turn
+LATE_AT_ONCE = 100  # runs whose deadline has passed that a claim ends before others get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,74 +88,73 @@ def claim(
     now: datetime,
     lease_until: datetime,
     limits: Limits = NO_LIMITS,
+    turns: Turns | None = None,
 ) -> Claimed:
     """Take up to `slots` runs that are due; each gets a new attempt. 0 slots: only look.
 
-    Of the due runs that are looked at, those whose deadline has passed end, and those for which a limit
-    leaves no room are held until a run of that limit ends.
+    Runs whose deadline has passed end first, whatever they wait for. Of the due ones that are looked at,
+    those for which a limit leaves no room are held until there is some.
     """
+    turns = turns or Turns()
     cancelled = connection.execute(_CANCELLED, {"owner": owner}).all()
+    late = _late(connection, now)
+    expired = expire(connection, late, now) if late else []
     lanes = _lanes(connection, slots, now)
     ready = {one.name: one.ready for one in lanes if one.ready}
-    shares = fair_shares(ready, _running(connection), slots, limits.per_tenant)
+    shares = fair_shares(ready, _running(connection), slots, limits.per_tenant, turns)
     due = _sorted_out(connection, shares, now, limits)
     if due.take:
         lease = {"owner": owner, "until": lease_until, "now": now}
         connection.execute(_START_RUN, [{"sequence_": row.sequence, **lease} for row in due.take])
         connection.execute(_START_ATTEMPT, [_attempt_row(row, owner, now) for row in due.take])
     if due.hold:
-        connection.execute(_HOLD, [{"sequence_": row.sequence, "by": label} for row, label in due.hold])
-    ended = expire(connection, due.expired, now) if due.expired else {}
+        holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
     upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])
     waiting = [one.next_at for one in lanes if one.next_at is not None]
+    deadline = connection.execute(_NEXT_DEADLINE).scalar()
     return Claimed(
         [_claim(row, owner, row.attempt + 1, now, upstreams.get(row.caused_by)) for row in due.take],
-        more=bool(due.expired or due.hold) or len(due.take) == slots < sum(ready.values()),
-        next_at=min(waiting, default=None),
+        more=bool(due.hold) or len(late) == LATE_AT_ONCE or len(due.take) == slots < sum(ready.values()),
+        next_at=min(waiting if deadline is None else [*waiting, deadline], default=None),
         cancelled={row.id: row.cancel_reason for row in cancelled},
-        expired=[Expired(row.id, row.job_id, ended[row.id]) for row in due.expired],
+        expired=expired,
     )
+
+
+def _late(connection: sa.Connection, now: datetime) -> Sequence[AnyRow]:
+    """Queued runs whose deadline has passed."""
+    first = connection.execute(_NEXT_DEADLINE).scalar()
+    if first is None or first > now:
+        return []
+    return connection.execute(_LATE, {"now": now, "most": LATE_AT_ONCE}).all()
 
 
 @dataclass(slots=True)
 class _Due:
-    """What becomes of due runs: they start, wait for a limit, or have come to their deadline."""
+    """What becomes of due runs: they start, or wait for a limit. `at_work`: label → runs, with these."""
 
     take: list[AnyRow] = field(default_factory=list)
     hold: list[tuple[AnyRow, str]] = field(default_factory=list)
-    expired: list[AnyRow] = field(default_factory=list)
+    at_work: Counter[str] = field(default_factory=Counter)
 
 
 def _sorted_out(connection: sa.Connection, shares: Mapping[str, int], now: datetime, limits: Limits) -> _Due:
-    due = _Due()
-    working = _working(connection) if limits.by_label and shares else Counter[str]()
-    spare = HELD_AT_ONCE if limits.by_label else 0
+    by_label = limits.by_label
+    due = _Due(at_work=holding.working(connection) if by_label and shares else Counter())
     for name, share in shares.items():
         room = share
-        for row in _first_of(connection, name, share + spare, now):
+        for row in _first_of(connection, name, share + HELD_AT_ONCE if by_label else share, now):
             if room == 0:
                 break
-            if row.deadline_at is not None and row.deadline_at <= now:
-                due.expired.append(row)
-                continue
-            labels = row.labels.split() if limits.by_label else []
-            full = next((one for one in labels if working[one] >= limits.by_label.get(one, MANY)), None)
+            labels = row.labels.split() if by_label else []
+            full = holding.first_full(labels, due.at_work, by_label)
             if full is not None:
                 due.hold.append((row, full))
                 continue
-            working.update(labels)
+            due.at_work.update(labels)
             due.take.append(row)
             room -= 1
     return due
-
-
-MANY = 2**31  # the limit of a label that has none
-
-
-def _working(connection: sa.Connection) -> Counter[str]:
-    """How many runs work now, by label."""
-    rows = connection.execute(sa.select(runs.c.labels).where(RUNNING)).scalars()
-    return Counter(label for labels in rows for label in labels.split())
 
 
 def _upstreams(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str | None, dict[str, Any]]:
@@ -178,9 +175,14 @@ def _upstreams(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str | 
 
 
 def fair_shares(
-    ready: Mapping[str, int], running: Mapping[str, int], slots: int, per_tenant: int | None = None
+    ready: Mapping[str, int],
+    running: Mapping[str, int],
+    slots: int,
+    per_tenant: int | None = None,
+    turns: Turns | None = None,
 ) -> dict[str, int]:
-    """How many of `slots` each lane gets: one at a time to the tenant, and in it the user, that has least.
+    """How many of `slots` each lane gets: one at a time to the tenant, and in it the user, that has least;
+    of several, to the one that had no turn for longest. In the order in which they got their first.
 
     `ready`, `running`: lane → runs. Lanes are named ``<tenant>/<user>``. `per_tenant`: runs that one tenant
     may have at work; None = no limit.
@@ -192,28 +194,28 @@ def fair_shares(
     >>> fair_shares({"a/x": 9, "b/z": 9}, {"a/x": 1}, 8, per_tenant=2)
     {'b/z': 2, 'a/x': 1}
     """
-    if per_tenant is None and sum(ready.values()) <= slots:
-        return dict(ready)
+    turns = turns or Turns()
     of_tenant = Counter[str]()
     for name, count in running.items():
-        of_tenant[_tenant(name)] += count
-    queue: dict[str, list[tuple[int, str]]] = {}
+        of_tenant[tenant_of(name)] += count
+    queue: dict[str, list[tuple[int, int, str]]] = {}
     for name in ready:
-        heapq.heappush(queue.setdefault(_tenant(name), []), (running.get(name, 0), name))
-    tenants = [(of_tenant[tenant], tenant) for tenant in queue]
+        place = (running.get(name, 0), turns.last(name), name)
+        heapq.heappush(queue.setdefault(tenant_of(name), []), place)
+    tenants = [(of_tenant[tenant], turns.last(tenant), tenant) for tenant in queue]
     heapq.heapify(tenants)
     shares = Counter[str]()
     while slots and tenants:
-        load, tenant = heapq.heappop(tenants)
+        load, turn, tenant = heapq.heappop(tenants)
         if per_tenant is not None and load >= per_tenant:
             continue
-        busy, name = heapq.heappop(queue[tenant])
+        busy, last, name = heapq.heappop(queue[tenant])
         shares[name] += 1
         slots -= 1
         if shares[name] < ready[name]:
-            heapq.heappush(queue[tenant], (busy + 1, name))
+            heapq.heappush(queue[tenant], (busy + 1, last, name))
         if queue[tenant]:
-            heapq.heappush(tenants, (load + 1, tenant))
+            heapq.heappush(tenants, (load + 1, turn, tenant))
     return dict(shares)
 
 
@@ -292,13 +294,15 @@ def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -
     return connection.execute(_FIRST_OF_LANE, {"lane": name, "now": now, "count": count}).all()
 
 
+_NOW = sa.bindparam("now", type_=runs.c.available_at.type)
 _FIRST_OF_LANE = (
     sa.select(runs, definitions.c.body)
     .join(definitions, SAME_DEFINITION)
     .where(
         QUEUED,
         runs.c.lane == sa.bindparam("lane"),
-        runs.c.available_at <= sa.bindparam("now", type_=runs.c.available_at.type),
+        runs.c.available_at <= _NOW,
+        runs.c.deadline_at.is_(None) | (runs.c.deadline_at > _NOW),
     )
     .order_by(runs.c.available_at)
     .limit(sa.bindparam("count"))
@@ -315,10 +319,12 @@ _START_RUN = (
     )
 )
 _START_ATTEMPT = sa.insert(attempts)
-_HOLD = (
-    sa.update(runs)
-    .where(runs.c.sequence == sa.bindparam("sequence_"))
-    .values(held_by=sa.bindparam("by"), available_at=None)
+_NEXT_DEADLINE = sa.select(sa.func.min(runs.c.deadline_at)).where(QUEUED, runs.c.deadline_at.is_not(None))
+_LATE = (
+    sa.select(runs)
+    .where(QUEUED, runs.c.deadline_at <= _NOW)
+    .order_by(runs.c.deadline_at)
+    .limit(sa.bindparam("most"))
 )
 _UPSTREAMS = (
     sa.select(
@@ -363,7 +369,3 @@ def _claim(
         deadline_at=row.deadline_at,
         upstream=upstream,
     )
-
-
-def _tenant(name: str) -> str:
-    return name.partition("/")[0]

@@ -1,13 +1,12 @@
 """The ends of attempts and runs: what was recorded of them, and what an end sets free.
 
 Plain functions on a connection, inside the writer's transaction; `ledger/runs.py` is the door to them.
-An attempt's end goes through `_finish`, an end between attempts through `_count_ended`: both see to the
-counts and the notice, and whoever calls them to the next run in line.
+An attempt's end goes through `_finish`, an end between attempts through `_end_between`: both see to the
+counts, the notice and the pause after failures, and whoever calls them to the next run in line.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,8 +16,11 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from carapace_cron.ledger.deliveries import insert_delivery
+from carapace_cron.ledger.holding import release_after
+from carapace_cron.ledger.in_force import definition_in_force
 from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
+from carapace_cron.ledger.turns import Turns
 from carapace_cron.model.job import Job, Notify
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
@@ -62,7 +64,19 @@ class Ended:
     pause: str | None = None  # why the job is to be paused now; None = it is not
 
 
-def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[Ended]:
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A run that came to its deadline in the queue. `status`: missed, or timeout if it had begun."""
+
+    run_id: str
+    job_id: str
+    status: RunState
+    pause: str | None = None  # as of an `Ended`
+
+
+def record_ends(
+    connection: sa.Connection, ends: Sequence[AttemptEnd], turns: Turns | None = None
+) -> list[Ended]:
     """Record the ends whose lease still holds, with all that follows; one answer each, in their order."""
     held = _held(connection, [end.run_id for end in ends])
     accepted = [end for end in ends if (end.run_id, end.owner, end.attempt) in held]
@@ -84,7 +98,8 @@ def record_ends(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> list[E
         connection.execute(_TRY_AGAIN, [{"run": end.run_id, "at": end.retry_at} for end in again])
     pauses = _finish(connection, final) if final else {}
     if now is not None:
-        release_held(connection, [held[end.run_id, end.owner, end.attempt].labels for end in accepted], now)
+        labels = [held[end.run_id, end.owner, end.attempt].labels for end in accepted]
+        release_after(connection, labels, now, turns)
     return [
         Ended(end.run_id, end.run_id in statuses, statuses.get(end.run_id), pauses.get(end.run_id))
         for end in ends
@@ -98,10 +113,9 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
     """
     of_job = runs.c.job_id == job_id
     ended = {**_NO_LONGER_WAITING, "status": "cancelled", "reason": reason, "finished_at": now}
-    begun = connection.execute(sa.select(runs).where(of_job, QUEUED, runs.c.attempt > 0)).all()
+    waiting = connection.execute(sa.select(runs).where(of_job, QUEUED)).all()
     connection.execute(sa.update(runs).where(of_job, QUEUED).values(**ended))
-    for row in begun:
-        _count_ended(connection, row, "cancelled", reason, now)
+    _leave(connection, waiting, "cancelled", reason, now)
     asked = sa.func.coalesce(runs.c.cancel_reason, reason)
     connection.execute(sa.update(runs).where(of_job, RUNNING).values(cancel_reason=asked))
     return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
@@ -123,58 +137,77 @@ def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetim
         .where(runs.c.id == run_id)
         .values(**_NO_LONGER_WAITING, status="cancelled", reason=reason, finished_at=now)
     )
-    if row.attempt > 0:
-        _count_ended(connection, row, "cancelled", reason, now)
+    _leave(connection, [row], "cancelled", reason, now)
     set_next_free(connection, [row.job_id], now)
     return "cancelled"
 
 
-def expire(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> dict[str, str]:
-    """End queued runs whose deadline has passed; run id → how: missed if it never began, else timeout."""
-    ended = {row.id: "timeout" if row.attempt else "missed" for row in rows}
+def expire(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> list[Expired]:
+    """End queued runs whose deadline has passed: as missed if it never began, else as timeout."""
+    ended: list[Expired] = []
     for row in rows:
+        status: RunState = "timeout" if row.attempt else "missed"
         late = "it was tried again" if row.attempt else "it could start"
         reason = f"its deadline, {instant_text(row.deadline_at)}, passed before {late}"
-        values = {**_NO_LONGER_WAITING, "status": ended[row.id], "reason": reason, "finished_at": now}
+        values = {**_NO_LONGER_WAITING, "status": status, "reason": reason, "finished_at": now}
         connection.execute(sa.update(runs).where(runs.c.id == row.id).values(**values))
-        if row.attempt:
-            _count_ended(connection, row, "timeout", reason, now)
-        else:
-            _tell_end(connection, row, "missed", None, reason, now)
+        (pause,) = _leave(connection, [row], status, reason, now)
+        ended.append(Expired(row.id, row.job_id, status, pause))
     set_next_free(connection, [row.job_id for row in rows], now)
     return ended
 
 
-def _count_ended(
+def _leave(
+    connection: sa.Connection, rows: Sequence[AnyRow], status: RunState, reason: str, now: datetime
+) -> list[str | None]:
+    """What follows when queued runs end; of each, why its job is to be paused now, None = it is not.
+
+    `rows` are as they were before. One that was to start, and had been let go by a limit, leaves its room.
+    """
+    release_after(connection, [row.labels for row in rows if row.available_at is not None], now)
+    return [_end_between(connection, row, status, reason, now) for row in rows]
+
+
+def _end_between(
     connection: sa.Connection, row: AnyRow, status: RunState, reason: str, now: datetime
-) -> None:
-    """A run that had begun ends between two attempts: it counts, and its owner hears of it."""
-    previous, _ = _standings(connection, [row.job_id]).get(row.job_id, (None, 0))
+) -> str | None:
+    """A run ends while nobody works on it. One that had begun counts; of that and of a miss its owner hears.
+
+    Why its job is to be paused now; None = it is not."""
+    if not row.attempt and status != "missed":
+        return None
+    previous, failures = _standings(connection, [row.job_id]).get(row.job_id, (None, 0))
+    if row.attempt:
+        failures = _failures_after(status, failures)
+        _count(connection, row, status, reason)
+    job = _definition(connection, row)
+    if job is None:
+        return None
+    notice = _notice(row, job, status, reason, now)
+    if job.notify != "never" and (status == "missed" or wants_notice(job.notify, status, previous)):
+        insert_delivery(connection, notice, now)
+    return _pause(connection, notice, job.notify, failures, job.pause_after_failures)
+
+
+def _count(connection: sa.Connection, row: AnyRow, status: RunState, reason: str) -> None:
     failed, kept = _failures_after(status, 0), _failures_after(status, 1) and 1
     counted = {"job": row.job_id, "failed": failed, "kept": kept, "to_status": status}
     connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
-    _tell_end(connection, row, status, previous, reason, now)
 
 
-def _tell_end(
-    connection: sa.Connection,
-    row: AnyRow,
-    status: RunState,
-    previous: str | None,
-    reason: str,
-    now: datetime,
-) -> None:
-    """The owner hears of a run that ended while nobody worked on it, if they want to."""
+def _definition(connection: sa.Connection, row: AnyRow) -> Job | None:
+    """The definition that a run does; None when another version wrote it: its owner's wishes are unknown."""
     same = (definitions.c.job_id == row.job_id) & (definitions.c.revision == row.revision)
     body = connection.execute(sa.select(definitions.c.body).where(same)).scalar_one()
     try:
-        job = Job.model_validate_json(body)
+        return Job.model_validate_json(body)
     except ValidationError:
-        return  # another version's: what its owner wants to hear is not known
+        return None
+
+
+def _notice(row: AnyRow, job: Job, status: RunState, reason: str, now: datetime) -> Notice:
     missed = status == "missed"
-    if job.notify == "never" or not (missed or wants_notice(job.notify, status, previous)):
-        return
-    notice = Notice(
+    return Notice(
         id=f"{row.id}.{'missed' if missed else 'ended'}",
         tenant=row.tenant,
         user_id=row.user_id,
@@ -190,7 +223,6 @@ def _tell_end(
         attempt=row.attempt,
         error=reason,
     )
-    insert_delivery(connection, notice, now)
 
 
 def _as_cancelled(end: AttemptEnd) -> AttemptEnd:
@@ -232,9 +264,9 @@ def _finish(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> dict[str, 
         before[end.job_id] = end.status, failures
         if end.notice is not None and wants_notice(end.notify, end.status, previous):
             insert_delivery(connection, end.notice, end.finished_at)
-        if failures == end.pause_after:
-            pauses[end.run_id] = reason = why_paused(failures)
-            _tell_pause(connection, end, reason)
+        if end.notice is not None:
+            why = _pause(connection, end.notice, end.notify, failures, end.pause_after)
+            pauses |= {} if why is None else {end.run_id: why}
     set_next_free(connection, [end.job_id for end in ends], ends[-1].finished_at)
     return pauses
 
@@ -249,16 +281,32 @@ def why_paused(failures: int) -> str:
     return f"paused after {runs_}, as pauseAfterFailures asks; mend the cause, then resume it"
 
 
-def _tell_pause(connection: sa.Connection, end: AttemptEnd, reason: str) -> None:
-    if end.notice is not None and end.notify != "never":
-        error = f"{reason}. The last error: {end.outcome.error}"
-        notice = end.notice.evolve(id=f"{end.run_id}.paused", event="job.paused", error=error, output="")
+def _pause(
+    connection: sa.Connection, end: Notice, notify: Notify, failures: int, pause_after: int | None
+) -> str | None:
+    """Why the job of a run that ended so is to be paused, once it failed so often; its owner is told, once.
+
+    None = it is not, or is paused already: runs that were under way then may still fail."""
+    if pause_after is None or failures < pause_after or end.status not in _FAILED:
+        return None
+    job = definition_in_force(connection, end.job_id)
+    if job is None or not job.enabled or job.deleted_at is not None:
+        return None
+    reason = why_paused(failures)
+    if notify != "never":
+        error = f"{reason}. The last error: {end.error}"
+        once = f"{job.id}.{job.revision}.paused"  # the pause itself makes the next revision
+        notice = end.evolve(id=once, event="job.paused", error=error, output="")
         insert_delivery(connection, notice, end.finished_at)
+    return reason
+
+
+_FAILED = ("failure", "timeout")
 
 
 def _failures_after(status: str, before: int) -> int:
     """Failures in a row, after one more end. What was cancelled tells nothing."""
-    if status in ("failure", "timeout"):
+    if status in _FAILED:
         return before + 1
     return before if status == "cancelled" else 0
 
@@ -270,27 +318,6 @@ def _standings(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, t
         rows = connection.execute(_STANDINGS, {"ids": chunk})
         found.update((row.job_id, (row.last_status, row.failures_in_row)) for row in rows)
     return found
-
-
-def release_held(connection: sa.Connection, labels: Sequence[str], now: datetime) -> None:
-    """Let runs go that waited for a limit: as many of each label as have made room, the oldest first.
-
-    `labels`: of each run that works no longer.
-    """
-    held = set(connection.execute(_HELD_LABELS).scalars())
-    if not held:
-        return
-    freed = Counter(label for one in labels for label in one.split() if label in held)
-    for label, count in freed.items():
-        ids = connection.execute(_HELD_BY, {"label": label, "most": count}).scalars().all()
-        connection.execute(_RELEASE, [{"run": run_id, "at": now} for run_id in ids])
-
-
-def release_all_held(connection: sa.Connection, now: datetime) -> None:
-    """Let every run go that waits for a limit: the limits may be others since."""
-    connection.execute(
-        sa.update(runs).where(runs.c.held_by.is_not(None)).values(held_by=None, available_at=now)
-    )
 
 
 def set_next_free(connection: sa.Connection, job_ids: Sequence[str], now: datetime) -> None:
@@ -307,18 +334,6 @@ _HELD = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_r
 )
 _STANDINGS = sa.select(progress.c.job_id, progress.c.last_status, progress.c.failures_in_row).where(
     progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
-)
-_HELD_LABELS = sa.select(runs.c.held_by).where(runs.c.held_by.is_not(None)).distinct()
-_HELD_BY = (
-    sa.select(runs.c.id)
-    .where(runs.c.held_by == sa.bindparam("label"))
-    .order_by(runs.c.sequence)
-    .limit(sa.bindparam("most"))
-)
-_RELEASE = (
-    sa.update(runs)
-    .where(runs.c.id == sa.bindparam("run"))
-    .values(held_by=None, available_at=sa.bindparam("at"))
 )
 _END_ATTEMPT = (
     sa.update(attempts)

@@ -148,10 +148,13 @@ def _held(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, AnyRow
 
 
 def _definition(connection: sa.Connection, held: AnyRow | None) -> Job | None:
-    """The definition before; None when there is none, or another version wrote it."""
-    if held is None or held.revision is None:
-        return None
-    body = connection.execute(_IN_FORCE, {"job": held.job_id}).scalar()
+    """The definition before; None when there is none."""
+    return None if held is None or held.revision is None else definition_in_force(connection, held.job_id)
+
+
+def definition_in_force(connection: sa.Connection, job_id: str) -> Job | None:
+    """None when the ledger has none of the job, or another version wrote it."""
+    body = connection.execute(_IN_FORCE, {"job": job_id}).scalar()
     try:
         return None if body is None else Job.model_validate_json(body)
     except ValidationError:
@@ -159,7 +162,6 @@ def _definition(connection: sa.Connection, held: AnyRow | None) -> Job | None:
 
 
 def _advance(connection: sa.Connection, job: Job, before: Job | None) -> None:
-    resumed = job.enabled and before is not None and not before.enabled
     values = {"revision": job.revision, "labels": labels_of(job)}
     statement = insert_for(connection, progress).values(
         job_id=job.id,
@@ -171,8 +173,14 @@ def _advance(connection: sa.Connection, job: Job, before: Job | None) -> None:
         failures_in_row=0,
         **values,
     )
-    fresh = values | ({"failures_in_row": 0} if resumed else {})
+    fresh = values | ({"failures_in_row": 0} if before is not None and _counts_anew(job, before) else {})
     connection.execute(statement.on_conflict_do_update(index_elements=[progress.c.job_id], set_=fresh))
+
+
+def _counts_anew(job: Job, before: Job) -> bool:
+    """Whether failures in a row are counted from here: since a resume, or since another limit of them."""
+    resumed = job.enabled and not before.enabled
+    return resumed or job.pause_after_failures != before.pause_after_failures
 
 
 def _chain(connection: sa.Connection, job: Job) -> bool:

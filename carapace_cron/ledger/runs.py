@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from carapace_cron.database import Database
 from carapace_cron.failpoints import failpoint
-from carapace_cron.ledger import asked, claiming, ending, history, planning
+from carapace_cron.ledger import asked, claiming, ending, history, holding, planning
 from carapace_cron.ledger.asked import Backfilled
 from carapace_cron.ledger.chaining import Finished, start_followers
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
@@ -25,6 +25,7 @@ from carapace_cron.ledger.ending import AttemptEnd, Ended
 from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.history import Progress, RunFilter, RunPage
 from carapace_cron.ledger.planning import JobPlan, Planned
+from carapace_cron.ledger.turns import Turns
 from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Run, manual_run_key
 
@@ -35,6 +36,7 @@ class Runs:
     def __init__(self, database: Database, limits: Limits = NO_LIMITS) -> None:
         self._database = database
         self._limits = limits
+        self._turns = Turns()
         self.changed = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -93,7 +95,13 @@ class Runs:
 
         def claim(connection: sa.Connection) -> Claimed:
             claimed = claiming.claim(
-                connection, owner=owner, slots=slots, now=now, lease_until=lease_until, limits=self._limits
+                connection,
+                owner=owner,
+                slots=slots,
+                now=now,
+                lease_until=lease_until,
+                limits=self._limits,
+                turns=self._turns,
             )
             start_followers(
                 connection, [Finished(one.run_id, one.job_id, one.status, now) for one in claimed.expired]
@@ -101,13 +109,16 @@ class Runs:
             return claimed
 
         claimed = await self._database.write(claim)
+        for one in claimed.claims:
+            self._turns.note(one.lane)
         if claimed.expired:
             self.ended.set()
         return claimed
 
+    @failpoint("ledger.release_held")
     async def release_held(self, now: datetime) -> None:
         """Let every run go that waits for a limit. For a start: the limits may be others since."""
-        await self._database.write(lambda c: ending.release_all_held(c, now))
+        await self._database.write(lambda c: holding.release_all(c, now))
 
     @failpoint("ledger.renew")
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
@@ -128,7 +139,7 @@ class Runs:
         """Record how attempts ended, all in one transaction; see `ending.record_ends`."""
 
         def record(connection: sa.Connection) -> list[Ended]:
-            answers = ending.record_ends(connection, ends)
+            answers = ending.record_ends(connection, ends, self._turns)
             start_followers(
                 connection,
                 [

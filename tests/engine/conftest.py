@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from carapace_cron.database import Database
 from carapace_cron.errors import InvalidValue
 from carapace_cron.executor import Executor
 from carapace_cron.ids import new_job_id
-from carapace_cron.ledger.ending import AttemptEnd
+from carapace_cron.ledger.ending import AttemptEnd, Expired
 from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.in_force import InForce
@@ -133,9 +133,13 @@ class Engine:
         self.slots = slots
         self.jobs: dict[str, Job] = {}
         self.limits = NO_LIMITS
+        self.loops: list[asyncio.Task[None]] = []
         self.runner = TestRunner()
         self.finished: list[tuple[str, str]] = []
+        self.successors: list[Engine] = []
         self.ended: list[tuple[AttemptEnd, str]] = []
+        self.failing: list[tuple[str, str]] = []
+        self.expired: list[Expired] = []
 
     async def open(self) -> None:
         self.database = Database(self.path, upgrade)
@@ -156,7 +160,10 @@ class Engine:
             owner=f"test-{id(self.database)}",
             slots=self.slots,
             on_ended=lambda end, status: self.ended.append((end, status)),
+            on_failing=lambda job_id, reason: self.failing.append((job_id, reason)),
+            on_expired=self.expired.append,
         )
+        await self.runs.release_held(self.clock.now())
         progress = await self.runs.progress()
         for job in self.jobs.values():
             known = progress.get(job.id)
@@ -212,6 +219,29 @@ class Engine:
             self.scheduler.put(job)
         return job
 
+    async def put_in_force(self, *jobs: Job) -> None:
+        """As a service does when a job is made or changed: scheduled, then in force in the ledger."""
+        for job in jobs:
+            self.jobs[job.id] = job
+            self.scheduler.put(job)
+        await self.runs.in_force.put(jobs)
+
+    async def change(self, job: Job, **fields: Any) -> Job:
+        """The next revision of a job, in force."""
+        changed: Job = job.evolve(revision=job.revision + 1, **fields)
+        await self.put_in_force(changed)
+        return changed
+
+    async def restarted(self, *, slots: int | None = None, limits: Limits | None = None) -> Engine:
+        """What the next start finds after a kill, or after whatever time has passed since; not started."""
+        await self.crash()
+        again = Engine(self.path, self.clock, slots=slots or self.slots)
+        again.jobs = self.jobs
+        again.limits = limits or self.limits
+        await again.open()
+        self.successors.append(again)
+        return again
+
     async def all_runs(self, job: Job) -> list[Run]:
         """Oldest first."""
         page = await self.runs.page(RunFilter(job.tenant, job_id=job.id), limit=10_000)
@@ -227,12 +257,15 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     made = Engine(tmp_path / "ledger.sqlite", ManualClock(START))
     await made.open()
     yield made
-    if hasattr(made, "loops"):
-        made.runner.let_go.set()
-        for task in [*made.loops, *made.executor._tasks]:
-            task.cancel()
-        await asyncio.gather(*made.loops, *made.executor._tasks, return_exceptions=True)
-    await made.database.close()
+    for one in _with_successors(made):
+        one.runner.let_go.set()
+        await one.crash()
+
+
+def _with_successors(engine: Engine) -> Iterator[Engine]:
+    yield engine
+    for one in engine.successors:
+        yield from _with_successors(one)
 
 
 def minutes(instants: Sequence[datetime]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carapace_cron.model.job import CatchUp
-from carapace_cron.occurrences import LISTED_MISSES, occurrences
+from carapace_cron.occurrences import LISTED_MISSES, LatePolicy, occurrences
 from carapace_cron.schedule import parse
 
 MINUTE = parse("* * * * *", "UTC")
@@ -33,7 +33,7 @@ TABLE: list[tuple[int, CatchUp, int, str]] = [
 
 
 def fates(late: int, policy: CatchUp, window: int) -> str:
-    due = occurrences(MINUTE, after=0, now=late, catch_up=policy, window_seconds=window, limit=100)
+    due = occurrences(MINUTE, LatePolicy(policy, window), after=0, now=late)
     assert [one.at for one in due] == list(range(60, late + 1, 60))
     assert all(one.reason for one in due if one.verdict == "missed")
     return "".join(
@@ -47,14 +47,14 @@ def test_the_fate_of_each_instant(late: int, policy: CatchUp, window: int, expec
 
 
 def test_catch_up_all_is_capped() -> None:
-    due = occurrences(MINUTE, after=0, now=60 * 500, catch_up="all", window_seconds=10**6, limit=30)
+    due = occurrences(MINUTE, LatePolicy("all", 10**6, limit=30), after=0, now=60 * 500)
     assert sum(one.verdict == "run" for one in due) == 30
     assert len(due) == 500
 
 
 def test_a_very_long_gap_is_recorded_in_bounded_work_and_leaves_no_hole() -> None:
     year = 365 * 86_400
-    due = occurrences(MINUTE, after=0, now=year, catch_up="latest", window_seconds=3600, limit=100)
+    due = occurrences(MINUTE, LatePolicy("latest"), after=0, now=year)
     assert len(due) == LISTED_MISSES + 1
     assert due[0].at == 60 and due[-1].at == year
     assert [one.at for one in due[1:]] == list(range(year - 60 * (LISTED_MISSES - 1), year + 1, 60))
@@ -64,5 +64,5 @@ def test_a_very_long_gap_is_recorded_in_bounded_work_and_leaves_no_hole() -> Non
 def test_catch_up_all_runs_what_fell_into_a_gap_of_seconds() -> None:
     """They come due together within the time that counts as on time, and must not skip each other."""
     each_second = parse("* * * * * *", "UTC")
-    due = occurrences(each_second, after=0, now=5, catch_up="all", window_seconds=3600, limit=100)
+    due = occurrences(each_second, LatePolicy("all"), after=0, now=5)
     assert [(one.at, one.trigger) for one in due] == [(at, "catchUp") for at in range(1, 6)]

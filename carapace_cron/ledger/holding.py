@@ -1,0 +1,117 @@
+"""Runs that wait for a limit: held when they come due and it is full, let go when there is room.
+
+A run is held by one label, the first of its own whose limit is full; it is in nobody's queue meanwhile.
+Whoever leaves room lets another go: a run of that label that ended, one that was to start and is cancelled,
+and one that may use the room no longer as another of its labels holds it. What was let go is looked at by
+the next claim like any other, which may hold it anew.
+
+Plain functions on a connection, inside the writer's transaction; `ledger/runs.py` is the door to them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from carapace_cron.ledger.statements import AnyRow
+from carapace_cron.ledger.tables import RUNNING, runs
+from carapace_cron.ledger.turns import Turns, tenant_of
+
+
+def working(connection: sa.Connection) -> Counter[str]:
+    """How many runs work now, by label."""
+    rows = connection.execute(sa.select(runs.c.labels).where(RUNNING)).scalars()
+    return Counter(label for labels in rows for label in labels.split())
+
+
+def first_full(labels: Sequence[str], at_work: Mapping[str, int], limits: Mapping[str, int]) -> str | None:
+    """The first of a run's labels that leaves it no room; None when it may start.
+
+    >>> first_full(["channel:ops", "tag:db"], Counter({"tag:db": 1}), {"tag:db": 1})
+    'tag:db'
+    """
+    return next((one for one in labels if one in limits and at_work[one] >= limits[one]), None)
+
+
+def hold(
+    connection: sa.Connection,
+    rows: Sequence[tuple[AnyRow, str]],
+    at_work: Mapping[str, int],
+    limits: Mapping[str, int],
+    now: datetime,
+    turns: Turns,
+) -> None:
+    """Let each run wait for its label; the room that it leaves at its other labels goes to others."""
+    connection.execute(_HOLD, [{"sequence_": row.sequence, "by": label} for row, label in rows])
+    others = Counter(one for row, label in rows for one in row.labels.split() if one != label)
+    room = {one: limits[one] - at_work[one] for one in others if one in limits}
+    release(connection, {one: min(others[one], most) for one, most in room.items() if most > 0}, now, turns)
+
+
+def release_after(
+    connection: sa.Connection, labels: Iterable[str], now: datetime, turns: Turns | None = None
+) -> None:
+    """Let go as many runs as have made room. `labels`: of each run that made it, as the ledger has them."""
+    release(connection, Counter(label for one in labels for label in one.split()), now, turns or Turns())
+
+
+def release(connection: sa.Connection, room: Mapping[str, int], now: datetime, turns: Turns) -> None:
+    """Let so many runs of each label go, by turns over tenants and their lanes; in a lane the oldest."""
+    if not room:
+        return
+    held = set(connection.execute(_HELD_LABELS).scalars())
+    for label in held & room.keys():
+        taken = Counter[str]()
+        for _ in range(room[label]):
+            firsts = connection.execute(_FIRST_OF_EACH_LANE, {"label": label}).all()
+            if not firsts:
+                break
+            _release_next(connection, firsts, taken, now, turns)
+
+
+def _release_next(
+    connection: sa.Connection, firsts: Sequence[AnyRow], taken: Counter[str], now: datetime, turns: Turns
+) -> None:
+    def turn(row: AnyRow) -> tuple[int, int, int, int, int]:
+        tenant = tenant_of(row.lane)
+        return taken[tenant], turns.last(tenant), taken[row.lane], turns.last(row.lane), row.sequence
+
+    first = min(firsts, key=turn)
+    taken.update((first.lane, tenant_of(first.lane)))
+    connection.execute(_RELEASE, {"sequence_": first.sequence, "at": now})
+
+
+def release_all(connection: sa.Connection, now: datetime) -> None:
+    """Let every run go that waits for a limit: the limits may be others since."""
+    connection.execute(
+        sa.update(runs).where(runs.c.held_by.is_not(None)).values(held_by=None, available_at=now)
+    )
+
+
+def _first_of_each_lane() -> sa.Select[tuple[str, int]]:
+    """By skipping from lane to lane in the index: a thousand runs of one user cost no more than one."""
+    held = runs.c.held_by == sa.bindparam("label")
+    first = sa.select(sa.func.min(runs.c.lane).label("lane")).where(held).cte("lanes", recursive=True)
+    following = sa.select(sa.func.min(runs.c.lane)).where(held, runs.c.lane > first.c.lane)
+    lanes = first.union_all(sa.select(following.scalar_subquery()).where(first.c.lane.is_not(None)))
+    oldest = sa.select(sa.func.min(runs.c.sequence)).where(held, runs.c.lane == lanes.c.lane).correlate(lanes)
+    return sa.select(lanes.c.lane, oldest.scalar_subquery().label("sequence")).where(
+        lanes.c.lane.is_not(None)
+    )
+
+
+_FIRST_OF_EACH_LANE = _first_of_each_lane()
+_HELD_LABELS = sa.select(runs.c.held_by).where(runs.c.held_by.is_not(None)).distinct()
+_HOLD = (
+    sa.update(runs)
+    .where(runs.c.sequence == sa.bindparam("sequence_"))
+    .values(held_by=sa.bindparam("by"), available_at=None)
+)
+_RELEASE = (
+    sa.update(runs)
+    .where(runs.c.sequence == sa.bindparam("sequence_"))
+    .values(held_by=None, available_at=sa.bindparam("at"))
+)
