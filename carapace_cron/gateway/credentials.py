@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from carapace_cron.errors import Unavailable
 from carapace_cron.gateway.faults import HttpFault
 from carapace_cron.model.actor import Actor
 
@@ -13,6 +14,7 @@ logger = logging.getLogger(__name__)
 Identify = Callable[[str], Awaitable[Actor | None]]
 
 _MAX_TOKEN = 512  # characters; ours have under 40
+_NOT_NOW = "tokens cannot be checked now; try again later"
 
 
 def token_of(headers: Mapping[str, str]) -> str:
@@ -31,9 +33,12 @@ async def actor_of(token: str, identify: Identify) -> Actor:
         raise _unknown()
     try:
         actor = await identify(token)
+    except Unavailable as error:  # no fault, and there may be a thousand callers: no traceback for each
+        logger.warning("tokens cannot be checked: %s", error, extra={"action": "identify_failed"})
+        raise HttpFault(503, _NOT_NOW) from error
     except Exception as error:
         logger.exception("tokens cannot be checked", extra={"action": "identify_failed"})
-        raise HttpFault(503, "tokens cannot be checked now; try again later") from error
+        raise HttpFault(503, _NOT_NOW) from error
     if actor is None:
         raise _unknown()
     return actor

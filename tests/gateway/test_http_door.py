@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from carapace_cron.clock import SystemClock
-from carapace_cron.errors import ConfigurationError, NotFound
+from carapace_cron.errors import ConfigurationError, NotFound, Unavailable
 from carapace_cron.gateway.gateway import Gateway
 from carapace_cron.gateway.hookspecs import ACTOR, Handler, Params, Route
 from carapace_cron.gateway.limits import Limits
@@ -96,16 +96,26 @@ async def test_a_revoked_token_is_refused_at_once(house: House) -> None:
     assert (await house.post(WHOAMI)).status == 401
 
 
-async def test_nobody_is_let_in_when_tokens_cannot_be_checked(open_house: OpenHouse) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_fault"),
+    [(OSError("the database is odd"), True), (Unavailable("the database is away"), False)],
+)
+async def test_nobody_is_let_in_when_tokens_cannot_be_checked(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture, error: Exception, is_fault: bool
+) -> None:
+    """What is merely away costs the log a line, not a traceback for each of many callers."""
+
     class Broken:
         @hookimpl
         async def identify(self, token: str) -> Actor | None:
-            raise OSError("the database is away")
+            raise error
 
     house = await open_house(plugins={"broken": Broken()})
     response = await house.post(WHOAMI)
     assert response.status == 503
     assert "database" not in await response.text()
+    (line,) = [one for one in caplog.records if one.name == "carapace_cron.gateway.credentials"]
+    assert (line.exc_info is not None) == is_fault
 
 
 async def test_a_second_plugin_may_know_other_tokens(open_house: OpenHouse) -> None:
