@@ -47,10 +47,14 @@ class Asked:
 
 @dataclass
 class OrderedJob:
-    """A job and all that it was told to be, in order. Not `scheduled`: it runs only when it is asked to."""
+    """A job and all that it was told to be, in order. Not `scheduled`: it runs only when it is asked to.
+
+    `watched`: each of its attempts is witnessed outside.
+    """
 
     key: str
     scheduled: bool = True
+    watched: bool = True
     id: str = ""
     created: datetime = datetime.min
     changes: list[Change] = field(default_factory=list)
@@ -73,7 +77,7 @@ def made(job: OrderedJob, seen: Evidence) -> JobMade:
         created=job.created,
         due=_due(job, seen),
         channel="gateway",
-        path="/quick" if job.scheduled else "/slow",
+        path="watched" if job.watched else None,
         overlap="allow",
         max_attempts=MAX_ATTEMPTS,
     )

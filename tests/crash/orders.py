@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from crash.ordered import MAX_ATTEMPTS, NEVER, Asked, Change, OrderedJob, Terms, judge_orders, made
 from support.checker import Evidence, JobMade
-from support.gateway_process import GatewayProcess
+from support.gateway_process import GatewayProcess, NotNow
 from support.workload import RETRY
 
 MOST_JOBS = 5
@@ -49,7 +49,7 @@ class Orders:
         self._dice = dice
         self._url = url
         self._jobs: list[OrderedJob] = []
-        self._slow: OrderedJob | None = None
+        self._on_demand: list[OrderedJob] = []
         self._open: tuple[str, Order] | None = None
         self._bag: list[str] = []
         self._numbers = 0
@@ -82,6 +82,16 @@ class Orders:
         await order(gateway)
         self.acknowledged[kind] += 1
         self._open = None
+
+    async def demand(self, gateway: GatewayProcess, key: str, command: str) -> Asked:
+        """One run of a new job that has no schedule, at once."""
+        await self._creating_on_demand(key, command)(gateway)
+        job = self._on_demand[-1]
+        await self._asking(job)(gateway)
+        return job.asked[-1]
+
+    async def cancel(self, gateway: GatewayProcess, asked: Asked) -> None:
+        await self._cancelling(asked)(gateway)
 
     async def settle(self, gateway: GatewayProcess) -> None:
         """Until no order is open and every notice that was refused for good has been sent again."""
@@ -122,10 +132,7 @@ class Orders:
             job.id, job.created = said["id"], datetime.fromisoformat(said["createdAt"])
             at = job.created.timestamp()
             job.changes.append(Change(terms, at, at))
-            if job.scheduled:
-                self._jobs.append(job)
-            else:
-                self._slow = job
+            (self._jobs if job.scheduled else self._on_demand).append(job)
 
         return order
 
@@ -169,14 +176,18 @@ class Orders:
 
     def _cancel(self) -> Order:
         """Of a job that takes its time: the run that was asked for last, or else ask for one."""
-        if self._slow is None:
-            data = {"schedule": LEAP_DAYS, "command": f"{self._url}/slow?seconds=2"}
-            return self._creation(OrderedJob("slow, on demand", scheduled=False), Terms(1, 0), data)
-        slow = self._slow
+        slow = next((job for job in self._on_demand if job.key == "slow"), None)
+        if slow is None:
+            return self._creating_on_demand("slow", f"{self._url}/slow?seconds=2")
         if not slow.asked or slow.asked[-1].cancelled_at < NEVER:
             return self._asking(slow)
-        asked = slow.asked[-1]
+        return self._cancelling(slow.asked[-1])
 
+    def _creating_on_demand(self, key: str, command: str) -> Order:
+        job = OrderedJob(key, scheduled=False, watched=command.startswith("http"))
+        return self._creation(job, Terms(1, 0), {"schedule": LEAP_DAYS, "command": command})
+
+    def _cancelling(self, asked: Asked) -> Order:
         async def order(gateway: GatewayProcess) -> None:
             try:
                 await _ask(gateway, "carapace.cron.cancel", runId=asked.run_id)
@@ -220,7 +231,7 @@ class Orders:
         return self._dice.choice(fitting or live)
 
     def _all(self) -> list[OrderedJob]:
-        return [*self._jobs, *([self._slow] if self._slow else [])]
+        return [*self._jobs, *self._on_demand]
 
     def _number(self) -> int:
         self._numbers += 1
@@ -263,7 +274,7 @@ async def _undeliverable(gateway: GatewayProcess) -> int | None:
 async def _ask(gateway: GatewayProcess, method: str, **params: Any) -> Any:
     try:
         said = await gateway.ask(method, **params)
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (aiohttp.ClientError, TimeoutError, NotNow) as error:
         raise Unanswered(str(error)) from error
     if not said["success"]:
         if said["code"] == "unavailable":

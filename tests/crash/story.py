@@ -41,6 +41,7 @@ class Report:
     runs: Counter[str]
     attempts: Counter[str]
     seconds: float
+    notes: list[str]
     broken: list[str]
 
     def __str__(self) -> str:
@@ -48,7 +49,7 @@ class Report:
         return (
             f"{self.title}: {_counts(self.befell)}; {self.runs.total()} runs ({_counts(self.runs)}), "
             f"{self.attempts['lost']} attempts lost, {self.orders.total()} orders acknowledged; "
-            f"{self.seconds:.0f} s; {verdict}"
+            f"{''.join(f'{note}; ' for note in self.notes)}{self.seconds:.0f} s; {verdict}"
         )
 
 
@@ -64,6 +65,7 @@ class Story:
     began: float = field(default_factory=time.monotonic)
     jobs: dict[str, JobMade] = field(default_factory=dict)
     befell: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     async def begin(self, tally: Path) -> None:
         """The first life, in which jobs of every kind are made; it goes on."""
@@ -152,6 +154,7 @@ class Story:
             runs=Counter(row["status"] for row in seen.runs),
             attempts=Counter(row["state"] for row in seen.attempts),
             seconds=time.monotonic() - self.began,
+            notes=self.notes,
             broken=broken,
         )
 

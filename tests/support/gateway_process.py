@@ -19,9 +19,14 @@ import aiohttp
 OURS = (sys.executable, "-m", "carapace_cron")  # the program under test, as it stands in the sources
 READY_SECONDS = 20.0
 STOP_SECONDS = 30.0
+UNAVAILABLE = -32004  # the JSON-RPC code for that
 LOG_TAIL = 6_000  # characters of each log that a failed test shows
 
 _ADDRESS = re.compile(r"^  address +(http://\S+)$", re.MULTILINE)
+
+
+class NotNow(Exception):
+    """The gateway takes no calls just now, and says to try again later."""
 
 
 class DiedEarly(AssertionError):
@@ -172,11 +177,13 @@ class GatewayProcess:
             self._process = None
 
     async def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """The envelope of one call; for methods without one, the result."""
+        """The envelope of one call; for methods without one, the result. `NotNow` while it stops."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         headers = {"Authorization": f"Bearer {self.token}"}
         async with self._client.post(f"{self.url}/rpc", json=body, headers=headers) as answer:
             said = await answer.json()
+        if said.get("error", {}).get("code") == UNAVAILABLE:
+            raise NotNow(said["error"]["data"])
         assert "result" in said, f"{method} {params} answered {said}"
         result: dict[str, Any] = said["result"]
         return result

@@ -99,10 +99,11 @@ async def create_one(gateway: GatewayProcess, name: str, kind: Kind) -> JobMade:
 def settings_for(folder: Path, world: Outside) -> dict[str, str]:
     """``CARAPACE_CRON_…`` for a gateway in `folder`; its channels, agent and program are in a file there."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "tally.sh"
-    program.write_text('#!/bin/sh\necho started >> "$1"\necho counted\n')
-    program.chmod(0o755)
-    (folder / "carapace.toml").write_text(_CONFIG.format(url=world.url, port=world.port, program=program))
+    programs = {
+        "tally": _program(folder, "tally", 'echo started >> "$1"\necho counted\n'),
+        "stubborn": _program(folder, "stubborn", 'trap "" TERM\necho $$ >> "$1"\nsleep 600\n'),
+    }
+    (folder / "carapace.toml").write_text(_CONFIG.format(url=world.url, port=world.port, **programs))
     return {
         "DATA_DIR": str(folder / "data"),
         "MIN_INTERVAL_SECONDS": "1",
@@ -111,6 +112,13 @@ def settings_for(folder: Path, world: Outside) -> dict[str, str]:
         "SHUTDOWN_GRACE_SECONDS": "1",
         "SECRET_HOOK": SIGNING_SECRET,
     }
+
+
+def _program(folder: Path, name: str, script: str) -> Path:
+    path = folder / f"{name}.sh"
+    path.write_text(f"#!/bin/sh\n{script}")
+    path.chmod(0o755)
+    return path
 
 
 _CONFIG = """\
@@ -132,6 +140,11 @@ url = "{url}/agent"
 
 [[programs]]
 name = "tally"
-path = "{program}"
+path = "{tally}"
+arguments = ["/[A-Za-z0-9/_.-]+"]
+
+[[programs]]
+name = "stubborn"
+path = "{stubborn}"
 arguments = ["/[A-Za-z0-9/_.-]+"]
 """
