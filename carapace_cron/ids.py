@@ -47,6 +47,18 @@ def is_run_id(text: str) -> bool:
     return _RUN_ID.fullmatch(text) is not None
 
 
+def unique_key(monitor_id: str) -> str:
+    """What names a monitor to those who may see but not ping it: Healthchecks' ``unique_key``.
+
+    SHA-1 of the first half of its id; the half that is left out cannot be told from it.
+
+    >>> unique_key("1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f1")
+    '7f936f6a511e00a99976f88d691749f60da04038'
+    """
+    half = monitor_id.replace("-", "")[:16]
+    return hashlib.sha1(half.encode(), usedforsecurity=False).hexdigest()
+
+
 def new_token() -> str:
     """A bearer token: 192 random bits behind a prefix that secret scanners can find."""
     return "cct_" + secrets.token_urlsafe(24)

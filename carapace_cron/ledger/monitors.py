@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from carapace_cron.ids import unique_key
 from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import flips, from_micros, monitors, to_micros
 from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun
@@ -37,6 +38,15 @@ class Watched:
         """The parsed schedule; None where the period counts."""
         return None if self.monitor.schedule is None else schedule_of(self.monitor)
 
+    @property
+    def expected_at(self) -> datetime | None:
+        """When the next ping is due; None when none is."""
+        return expected_at(self.monitor, self.health, self.due)
+
+    def shown(self, now: datetime) -> Shown:
+        """Its status at `now`, whether or not somebody has written it down yet."""
+        return shown(self.monitor, self.health, self.due, now)
+
 
 def schedule_of(monitor: Monitor) -> Schedule:
     """The schedule of a monitor that has one. Raises `ScheduleError`."""
@@ -58,8 +68,37 @@ def find(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Wat
     return found
 
 
+def find_to_change(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
+    """As `find`, and nobody else changes them until the transaction ends. Locked in one order, so that two
+    writers never wait for each other."""
+    found: dict[str, Watched] = {}
+    for chunk in chunks(sorted(monitor_ids)):
+        for row in connection.execute(_BY_ID_LOCKED, {"ids": chunk}):
+            found[row.id] = _watched(row)
+    return found
+
+
+def find_by_slug(connection: sa.Connection, tenant: str, user_id: str, slug: str) -> Watched | None:
+    row = connection.execute(_BY_SLUG, {"tenant": tenant, "user": user_id, "slug": slug}).first()
+    return None if row is None else _watched(row)
+
+
+def of_user(connection: sa.Connection, tenant: str, user_id: str) -> list[Watched]:
+    """All monitors of a user, in the order of their creation."""
+    rows = connection.execute(_OF_USER, {"tenant": tenant, "user": user_id})
+    return [_watched(row) for row in rows]
+
+
+def count(connection: sa.Connection, tenant: str) -> int:
+    query = sa.select(sa.func.count()).where(monitors.c.tenant == tenant)
+    return int(connection.execute(query).scalar_one())
+
+
 def insert(connection: sa.Connection, one: Watched) -> None:
-    connection.execute(sa.insert(monitors), [_definition_values(one.monitor) | _state_values(one)])
+    """Raises `IntegrityError` when another monitor of the user has its slug."""
+    made = {"created_at": one.monitor.created_at}
+    connection.execute(sa.insert(monitors), [_definition_values(one.monitor) | _state_values(one) | made])
+    _depend(connection, one.monitor)
 
 
 def keep(connection: sa.Connection, some: Sequence[Watched], made: Sequence[tuple[str, Flip]]) -> None:
@@ -72,15 +111,28 @@ def keep(connection: sa.Connection, some: Sequence[Watched], made: Sequence[tupl
 
 
 def redefine(connection: sa.Connection, one: Watched) -> None:
-    """Write down a definition that has changed, with the health under it."""
+    """Write down a definition that has changed, with the health under it. Raises as `insert` does."""
     values = _definition_values(one.monitor) | _state_values(one)
     connection.execute(sa.update(monitors).where(monitors.c.id == one.monitor.id).values(**values))
+    connection.execute(sa.delete(dependencies).where(dependencies.c.monitor_id == one.monitor.id))
+    _depend(connection, one.monitor)
 
 
 def remove(connection: sa.Connection, monitor_id: str) -> None:
     """The monitor with all that hangs on it."""
-    connection.execute(sa.delete(flips).where(flips.c.monitor_id == monitor_id))
-    connection.execute(sa.delete(monitors).where(monitors.c.id == monitor_id))
+    for column in (pings.c.monitor_id, flips.c.monitor_id, dependencies.c.monitor_id, monitors.c.id):
+        connection.execute(sa.delete(column.table).where(column == monitor_id))
+
+
+def dependents(connection: sa.Connection, parent_id: str) -> list[str]:
+    """The ids of the monitors that depend on one."""
+    return list(connection.execute(_DEPENDENTS, {"parent": parent_id}).scalars())
+
+
+def _depend(connection: sa.Connection, monitor: Monitor) -> None:
+    rows = [{"monitor_id": monitor.id, "parent_id": parent} for parent in monitor.depends_on]
+    if rows:
+        connection.execute(sa.insert(dependencies), rows)
 
 
 def to_look_at(connection: sa.Connection, now: datetime, limit: int) -> list[Watched]:
@@ -118,6 +170,7 @@ def _definition_values(monitor: Monitor) -> dict[str, Any]:
         "tenant": monitor.tenant,
         "user_id": monitor.user_id,
         "slug": monitor.slug,
+        "unique_key": unique_key(monitor.id),
         "revision": monitor.revision,
         "body": monitor.model_dump_json(by_alias=True, exclude_none=True).encode(),
     }
@@ -151,6 +204,18 @@ def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
 
 
 _BY_ID = sa.select(monitors).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
+_BY_ID_LOCKED = _BY_ID.order_by(monitors.c.id).with_for_update()
+_OF_USER = (
+    sa.select(monitors)
+    .where(monitors.c.tenant == sa.bindparam("tenant"), monitors.c.user_id == sa.bindparam("user"))
+    .order_by(monitors.c.created_at, monitors.c.id)
+)
+_BY_SLUG = sa.select(monitors).where(
+    monitors.c.tenant == sa.bindparam("tenant"),
+    monitors.c.user_id == sa.bindparam("user"),
+    monitors.c.slug == sa.bindparam("slug"),
+)
+_DEPENDENTS = sa.select(dependencies.c.monitor_id).where(dependencies.c.parent_id == sa.bindparam("parent"))
 _KEEP = (
     sa.update(monitors)
     .where(monitors.c.id == sa.bindparam("monitor"))

@@ -221,7 +221,9 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text, nullable=False),
     sa.Column("slug", sa.Text, nullable=False),
+    sa.Column("unique_key", sa.Text, nullable=False, unique=True),  # made of the id, for those who only read
     sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("created_at", InstantColumn, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("pings", sa.Integer, nullable=False),
@@ -233,14 +235,30 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("deadline", InstantColumn),  # silence until then makes it down
     sa.Column("alarm", sa.JSON),  # what was told of it, and what is to be told when
     sa.Column("look_at", InstantColumn),  # something happens by itself then; None: nothing does
-    sa.Index("monitors_by_user", "tenant", "user_id", "id"),
-    sa.Index("monitors_by_slug", "tenant", "user_id", "slug"),
+    sa.Index("monitors_by_user", "tenant", "user_id", "created_at", "id"),
+    sa.Index(
+        "monitors_by_slug",
+        "tenant",
+        "user_id",
+        "slug",
+        unique=True,
+        sqlite_where=sa.text("slug <> ''"),
+        postgresql_where=sa.text("slug <> ''"),
+    ),
     sa.Index(
         "monitors_to_look_at",
         "look_at",
         sqlite_where=sa.text("look_at IS NOT NULL"),
         postgresql_where=sa.text("look_at IS NOT NULL"),
     ),
+)
+
+dependencies = sa.Table(  # while the parent is down, nobody is told of the monitor
+    "dependencies",
+    metadata,
+    sa.Column("monitor_id", sa.Text, primary_key=True),
+    sa.Column("parent_id", sa.Text, primary_key=True),
+    sa.Index("dependencies_by_parent", "parent_id"),
 )
 
 pings = sa.Table(
@@ -271,6 +289,16 @@ flips = sa.Table(
     sa.Column("after", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Index("flips_by_monitor", "monitor_id", "sequence"),
+)
+
+badges = sa.Table(  # whose monitors a public badge of tags tells of
+    "badges",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),  # random; in the address of the badge
+    sa.Column("secret", sa.Text, nullable=False),  # signs the tag beside it
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.UniqueConstraint("tenant", "user_id"),
 )
 
 tokens = sa.Table(

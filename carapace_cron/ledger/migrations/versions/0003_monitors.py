@@ -16,7 +16,9 @@ def upgrade() -> None:
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("slug", sa.Text(), nullable=False),
+        sa.Column("unique_key", sa.Text(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("pings", sa.Integer(), nullable=False),
@@ -29,9 +31,17 @@ def upgrade() -> None:
         sa.Column("alarm", sa.JSON(), nullable=True),
         sa.Column("look_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("unique_key"),
     )
-    op.create_index("monitors_by_user", "monitors", ["tenant", "user_id", "id"])
-    op.create_index("monitors_by_slug", "monitors", ["tenant", "user_id", "slug"])
+    op.create_index("monitors_by_user", "monitors", ["tenant", "user_id", "created_at", "id"])
+    op.create_index(
+        "monitors_by_slug",
+        "monitors",
+        ["tenant", "user_id", "slug"],
+        unique=True,
+        sqlite_where=sa.text("slug <> ''"),
+        postgresql_where=sa.text("slug <> ''"),
+    )
     op.create_index(
         "monitors_to_look_at",
         "monitors",
@@ -39,6 +49,13 @@ def upgrade() -> None:
         sqlite_where=sa.text("look_at IS NOT NULL"),
         postgresql_where=sa.text("look_at IS NOT NULL"),
     )
+    op.create_table(
+        "dependencies",
+        sa.Column("monitor_id", sa.Text(), nullable=False),
+        sa.Column("parent_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("monitor_id", "parent_id"),
+    )
+    op.create_index("dependencies_by_parent", "dependencies", ["parent_id"])
     op.create_table(
         "pings",
         sa.Column("monitor_id", sa.Text(), nullable=False),
@@ -67,3 +84,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sequence"),
     )
     op.create_index("flips_by_monitor", "flips", ["monitor_id", "sequence"])
+    op.create_table(
+        "badges",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+        sa.UniqueConstraint("tenant", "user_id"),
+    )
