@@ -162,9 +162,9 @@ class JobStore:
         job_id = self._index.by_idempotency_key(tenant, user_id, key)
         return None if job_id is None else self.get(job_id)
 
-    def all_buried(self) -> Iterator[Job]:
-        """Every job that was deleted and can still be restored, as it was deleted."""
-        return (read(key_of(one.id), one.body) for one in self._index if one.deleted_at is not None)
+    def revisions(self) -> Iterator[tuple[str, int]]:
+        """The id and revision of every job, also of those that were deleted and can be restored; unparsed."""
+        return ((entry.id, entry.revision) for entry in self._index)
 
     def set_aside(self) -> Sequence[SetAside]:
         """The objects under ``cron/jobs/`` that could not be read, by key."""

@@ -6,7 +6,6 @@ Read `House.open` from top to bottom to see what depends on what; nothing else w
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import socket
 import uuid
@@ -57,6 +56,7 @@ from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.neighbours import Neighbours
+from carapace_cron.services.ownership import Ownership
 from carapace_cron.services.register import Register
 from carapace_cron.services.runs import RunHistory
 from carapace_cron.services.schedules import Schedules
@@ -145,6 +145,8 @@ class House:
         self._loops: list[asyncio.Task[None]] = []
         self._board = Board()
         self._neighbours: Neighbours | None = None
+        self._ownership: Ownership | None = None
+        self._displaced: str | None = None  # why this gateway runs no jobs any more
 
     async def open(self) -> str | None:
         """Open the stores, load what is kept, start the loops; the admin token if one was made.
@@ -169,6 +171,8 @@ class House:
 
     def why_not_ready(self) -> str | None:
         """None while all loops live and due instants can be recorded."""
+        if self._displaced is not None:
+            return self._displaced
         dead = [task.get_name() for task in self._loops if task.done()]
         if dead:
             return f"the {dead[0]} has stopped"
@@ -189,6 +193,7 @@ class House:
             await bind_to_ledger(
                 objects, own_id, socket.gethostname(), self._clock.now(), adopt=self._settings.adopt_bucket
             )
+            self._ownership = Ownership(objects, own_id, self._clock, on_lost=self._yield_bucket)
         self._store = JobStore(objects, self._clock)
         self._closers.append(self._store.settle)
 
@@ -303,29 +308,35 @@ class House:
 
     async def _complete_changes(self, progress: Mapping[str, Progress]) -> None:
         """Put in force what the store has and the ledger has not: changes that a kill cut in two."""
-        unknown: list[Job] = []
-        for job in itertools.chain(self._store.all(), self._store.all_buried()):
-            known = progress.get(job.id)
+        new: list[str] = []
+        for job_id, revision in self._store.revisions():
+            known = progress.get(job_id)
             if known is None or known.revision is None:
-                unknown.append(job)
-            elif known.revision < job.revision:
-                await self._complete_change(job, known)
-            elif known.revision > job.revision:
-                await self._renumber(job, known.revision)
-        await self._register.take_over(unknown, progress)
+                new.append(job_id)
+            elif known.revision < revision:
+                await self._complete_change(job_id, known)
+            elif known.revision > revision:
+                await self._renumber(job_id, known.revision)
+        await self._register.take_over(new, self._any_job, progress)
 
-    async def _complete_change(self, job: Job, known: Progress) -> None:
-        before = await self._register.definition_before(job.id)
+    def _any_job(self, job_id: str) -> Job | None:
+        return self._store.get(job_id) or self._store.buried(job_id)
+
+    async def _complete_change(self, job_id: str, known: Progress) -> None:
+        job = self._any_job(job_id)
+        if job is None:
+            return
+        before = await self._register.definition_before(job_id)
         if before is not None:
             self._put(before, known.accounted_until, known.runs_created)
             self._put(job)  # what came due under the one before is settled by it
         await self._register.confirm(job, True)
 
-    async def _renumber(self, job: Job, revision: int) -> None:
+    async def _renumber(self, job_id: str, revision: int) -> None:
         """The store has an older document than the ledger knew, as from a backup: it counts as the newest."""
-        log.warning("job %s is older than the ledger knew it", job.id, extra={"action": "load"})
-        if job.deleted_at is None:
-            await self._store.update(job.id, lambda job: job.evolve(revision=revision, updated_by=GATEWAY))
+        log.warning("job %s is older than the ledger knew it", job_id, extra={"action": "load"})
+        if self._store.get(job_id) is not None:
+            await self._store.update(job_id, lambda job: job.evolve(revision=revision, updated_by=GATEWAY))
 
     def _put_loaded(self, job: Job, known: Progress | None) -> None:
         # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
@@ -354,11 +365,19 @@ class House:
             self._scheduler.drop(job.id)
             log.error("job %s is not scheduled: %s", job.id, error, extra={"action": "schedule"})
 
+    async def _yield_bucket(self, why: str) -> None:
+        """Run nothing more: another gateway runs these jobs now."""
+        self._displaced = why
+        self._scheduler.stop()
+        await self._executor.stop(self._settings.shutdown_grace_seconds)
+
     def _start_loops(self) -> None:
         """Upkeep first and scheduler last, so that they end in the opposite order."""
         if self._database.shared:
             self._neighbours = neighbours = Neighbours(self._store, self._clock)
             self._start_loop("neighbours", neighbours.run(), neighbours.stop)
+        if self._ownership is not None:
+            self._start_loop("ownership", self._ownership.run(), self._ownership.stop)
         self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
         self._start_loop("courier", self._courier.run(), self._courier.stop)
         grace = self._settings.shutdown_grace_seconds
@@ -394,6 +413,8 @@ class House:
     def _warnings(self) -> list[str]:
         """What the operator should know: a store without compare-and-swap, jobs that cannot be read."""
         found = [f"{one.key} cannot be read: {one.reason}" for one in self._store.set_aside()]
+        if self._displaced is not None:
+            found.insert(0, self._displaced)
         if not self._objects.conditional_writes:
             found.insert(0, f"{self._settings.job_store} has no conditional writes: run one gateway only")
         if self._scheduler.trouble is not None:

@@ -46,6 +46,13 @@ async def bind_to_ledger(
         raise Unavailable(f"the bucket could not be marked as this gateway's own: {outcome.reason}")
 
 
+async def new_owner(objects: ObjectStore, ledger_id: str) -> str | None:
+    """The host of the ledger that has taken over this store; None while it is bound to `ledger_id`."""
+    found = await objects.get(KEY)
+    owner = {"ledgerId": ledger_id} if found is None else _owner(found)
+    return None if owner.get("ledgerId") == ledger_id else str(owner.get("host", "?"))
+
+
 def _owner(found: StoredObject) -> dict[str, str]:
     try:
         owner = json.loads(found.body)

@@ -7,7 +7,7 @@ between any two steps is completed by the next start, which finds the definition
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.in_force import InForce
+from carapace_cron.ledger.statements import chunks
 from carapace_cron.model.job import Job
 
 log = logging.getLogger(__name__)
@@ -48,15 +49,21 @@ class Register:
         for job_id in list(self._undone):
             await self._complete(job_id)
 
-    async def take_over(self, jobs: Sequence[Job], progress: Mapping[str, Progress]) -> None:
+    async def take_over(
+        self,
+        job_ids: Sequence[str],
+        job_of: Callable[[str], Job | None],
+        progress: Mapping[str, Progress],
+    ) -> None:
         """Put in force what this ledger does not know yet: of a bucket that it adopts, or of a version that
         kept no definitions. Such jobs are no news, but in a ledger that has others a new one is: its maker
         was killed before it got here."""
-        known = [job for job in jobs if job.id in progress]
-        new = [job for job in jobs if job.id not in progress]
+        known = [job_id for job_id in job_ids if job_id in progress]
+        new = [job_id for job_id in job_ids if job_id not in progress]
         for some, told in ((known, False), (new, bool(progress))):
-            for start in range(0, len(some), JOBS_PER_WRITE):
-                self._warn(await self._in_force.put(some[start : start + JOBS_PER_WRITE], told=told))
+            for ids in chunks(some, JOBS_PER_WRITE):
+                jobs = [job for job_id in ids if (job := job_of(job_id)) is not None]
+                self._warn(await self._in_force.put(jobs, told=told))
 
     async def definition_before(self, job_id: str) -> Job | None:
         """The definition that the ledger has in force; None when it has none that can be read."""
