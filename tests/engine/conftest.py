@@ -105,22 +105,28 @@ class OneRunner:
 
 
 class EngineRuns(Runs):
-    """A ledger in which each job is in force by the time at which it is due, as services see to it."""
+    """A ledger in which each job is in force by the time at which it is due, as services see to it.
+
+    `by_hand`: only once the test has put it there."""
 
     def __init__(self, database: Database, jobs: dict[str, Job], limits: Limits) -> None:
         super().__init__(database, limits)
         self.jobs = jobs
         self.in_force = InForce(database)
+        self.by_hand = False
+
+    async def _put(self, *jobs: Job) -> None:
+        await self.in_force.put([] if self.by_hand else jobs)
 
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
         due = [plan for plan in plans if plan.job_id in self.jobs]
-        await self.in_force.put([self.jobs[plan.job_id].evolve(revision=plan.revision) for plan in due])
+        await self._put(*(self.jobs[plan.job_id].evolve(revision=plan.revision) for plan in due))
         return await super().record_due(plans, now)
 
     async def start_now(
         self, plan: JobPlan, idempotency_key: str, now: datetime, event: Event | None = None
     ) -> Run:
-        await self.in_force.put([self.jobs[plan.job_id]])
+        await self._put(self.jobs[plan.job_id])
         return await super().start_now(plan, idempotency_key, now, event)
 
 
