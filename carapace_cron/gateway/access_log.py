@@ -7,7 +7,7 @@ import logging
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-_ASKED_ALL_THE_TIME = ("/healthz", "/readyz")  # by load balancers; a line for each would hide the rest
+from carapace_cron.gateway.hookspecs import ROUTE
 
 
 class AccessLog(AbstractAccessLogger):
@@ -18,8 +18,11 @@ class AccessLog(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        route = request.get(ROUTE)
+        level = logging.DEBUG if route is not None and route.often else logging.INFO
+        if not self.logger.isEnabledFor(level):
+            return
         pattern = _pattern_of(request)
-        level = logging.DEBUG if pattern in _ASKED_ALL_THE_TIME else logging.INFO
         self.logger.log(
             level, "%s %s %s %.1f ms", request.method, pattern, response.status, time * 1_000,
             extra={"action": "request"},

@@ -47,12 +47,23 @@ class Route:
     """One HTTP address. Its body is read, with limits, before the handler is called.
 
     `scope`: what the caller's token must carry; None opens the route to everyone who can reach the gateway.
+    `from_anywhere`: Host and Origin may be any. Only for a route whose credential is in its address or in a
+    header that no browser adds by itself: then a page that can use it holds that credential already.
+    `reads_body`: the handler reads ``request.content`` itself, in its own bounds.
+    `often`: it is asked so often that its lines in the log are for debugging only.
     """
 
     method: str  # GET, POST, …
     path: str  # as aiohttp's router reads it: "/ping/{uuid}"
     handler: Handler
     scope: str | None
+    from_anywhere: bool = False
+    reads_body: bool = False
+    often: bool = False
+
+
+ROUTE = web.RequestKey("route", Route)
+"""Which of the registered routes a request came by."""
 
 
 class HostHooks:

@@ -20,8 +20,9 @@ from carapace_cron.gateway.access_log import AccessLog
 from carapace_cron.gateway.credentials import actor_of, check_scope, token_of
 from carapace_cron.gateway.doorkeeper import Doorkeeper, make_room_for
 from carapace_cron.gateway.faults import RPC_PATH, HttpFault, answer_faults
+from carapace_cron.gateway.forwarded import PROXIES, Proxies
 from carapace_cron.gateway.gateway import Gateway
-from carapace_cron.gateway.hookspecs import ACTOR, Handler, Route
+from carapace_cron.gateway.hookspecs import ACTOR, ROUTE, Handler, Route
 from carapace_cron.gateway.limits import Limits
 from carapace_cron.gateway.origins import Origins
 from carapace_cron.gateway.page import PAGE_POLICY, home_page
@@ -71,6 +72,7 @@ class GatewayServer:
         self._limits = limits
         self._rpc = Rpc(gateway.methods)
         self._sockets: set[SocketClient] = set()
+        self._from_anywhere: set[object] = set()  # handlers of routes that any Host and Origin may reach
         self._acceptor: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
 
@@ -123,7 +125,8 @@ class GatewayServer:
         )
         app.on_response_prepare.append(_add_headers)
         for route in self.gateway.routes.values():
-            app.router.add_route(route.method, route.path, self._guarded(route))
+            self._add_route(app, route)
+        app[PROXIES] = Proxies(self.gateway.settings.trusted_proxies)
         self._runner = web.AppRunner(
             app,
             access_log_class=AccessLog,
@@ -139,6 +142,12 @@ class GatewayServer:
             lambda: Doorkeeper(server, self._limits), sock=self._listening, backlog=_BACKLOG
         )
 
+    def _add_route(self, app: web.Application, route: Route) -> None:
+        handler = self._guarded(route)
+        app.router.add_route(route.method, route.path, handler)
+        if route.from_anywhere:
+            self._from_anywhere.add(handler)
+
     # Checks
 
     def _checked_origin(self) -> Middleware:
@@ -152,19 +161,22 @@ class GatewayServer:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            fault = origins.fault_of(request.headers.getall("Host", []), request.headers.getall("Origin", []))
-            if fault is not None:
-                raise HttpFault(403, fault)
+            if request.match_info.handler not in self._from_anywhere:
+                headers = request.headers
+                fault = origins.fault_of(headers.getall("Host", []), headers.getall("Origin", []))
+                if fault is not None:
+                    raise HttpFault(403, fault)
             return await handler(request)
 
         return middleware
 
     def _guarded(self, route: Route) -> Handler:
         async def handler(request: web.Request) -> web.StreamResponse:
+            request[ROUTE] = route
             if route.scope is not None:
                 request[ACTOR] = await self._actor_of(request)
                 check_scope(request[ACTOR], route.scope)
-            if route.path != RPC_PATH and request.can_read_body:  # /rpc checks its token first
+            if not route.reads_body and request.can_read_body:
                 await read_body(request, self._limits)
             return await route.handler(request)
 
@@ -178,10 +190,10 @@ class GatewayServer:
     def _own_routes(self) -> tuple[Route, ...]:
         return (
             # /rpc looks at the token itself: any known one may ask, each method decides on scopes.
-            Route("POST", RPC_PATH, self._answer_post, None),
-            Route("GET", RPC_PATH, self._answer_socket, None),
-            Route("GET", "/healthz", self._health, None),
-            Route("GET", "/readyz", self._health, None),
+            Route("POST", RPC_PATH, self._answer_post, None, reads_body=True),
+            Route("GET", RPC_PATH, self._answer_socket, None, reads_body=True),
+            Route("GET", "/healthz", self._health, None, often=True),
+            Route("GET", "/readyz", self._health, None, often=True),
         )
 
     async def _answer_post(self, request: web.Request) -> web.StreamResponse:

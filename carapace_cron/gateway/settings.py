@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,18 @@ class GatewaySettings(BaseModel):
     plugins_dir: Path | None = None  # a folder of plugin folders; None: entry points only
     allowed_hosts: tuple[str, ...] = ()  # further names in Host: "cron.example", "cron.example:8443"
     allowed_origins: tuple[str, ...] = ()  # further pages that may call: "https://console.example"
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed: "127.0.0.1"
     agents: dict[str, AgentByUrl] = Field(default_factory=dict)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)  # plugin id → its settings
     required_plugins: tuple[str, ...] = ()  # without these the gateway is up, but not ready
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                message = f'bad network "{network[:60]}": expected one such as 127.0.0.1 or 10.0.0.0/8'
+                raise ValueError(message) from error
+        return networks
