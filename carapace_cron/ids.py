@@ -11,6 +11,7 @@ from datetime import datetime
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 20  # 20 base-36 characters: 103 random bits
 _JOB_ID = re.compile(r"job_[0-9]{13}_[0-9a-z]{16,26}")
+_MONITOR_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RUN_ID = re.compile(r"run_[0-9a-v]{26}")
 
 
@@ -57,6 +58,15 @@ def unique_key(monitor_id: str) -> str:
     """
     half = monitor_id.replace("-", "")[:16]
     return hashlib.sha1(half.encode(), usedforsecurity=False).hexdigest()
+
+
+def is_monitor_id(text: str) -> bool:
+    """A UUID in lower case with dashes, as in ping URLs.
+
+    >>> is_monitor_id("7e3f0000-0000-4000-8000-0000000000aa")
+    True
+    """
+    return _MONITOR_ID.fullmatch(text) is not None
 
 
 def new_token() -> str:

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from carapace_cron.ids import unique_key
 from carapace_cron.ledger.statements import AnyRow, chunks
-from carapace_cron.ledger.tables import flips, from_micros, monitors, to_micros
-from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun
+from carapace_cron.ledger.tables import dependencies, flips, from_micros, monitors, pings, to_micros
+from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun, Shown
+from carapace_cron.monitors.status import expected_at, shown
 from carapace_cron.schedule import Schedule, parse
 
 
@@ -129,6 +130,16 @@ def dependents(connection: sa.Connection, parent_id: str) -> list[str]:
     return list(connection.execute(_DEPENDENTS, {"parent": parent_id}).scalars())
 
 
+def ancestors(connection: sa.Connection, monitor_id: str) -> set[str]:
+    """The monitor itself and all that it depends on, however indirectly."""
+    found: set[str] = set()
+    frontier = {monitor_id}
+    while frontier:
+        found |= frontier
+        frontier = set(connection.execute(_PARENTS, {"ids": sorted(frontier)}).scalars()) - found
+    return found
+
+
 def _depend(connection: sa.Connection, monitor: Monitor) -> None:
     rows = [{"monitor_id": monitor.id, "parent_id": parent} for parent in monitor.depends_on]
     if rows:
@@ -214,8 +225,14 @@ _BY_SLUG = sa.select(monitors).where(
     monitors.c.tenant == sa.bindparam("tenant"),
     monitors.c.user_id == sa.bindparam("user"),
     monitors.c.slug == sa.bindparam("slug"),
+    monitors.c.slug != sa.literal_column("''"),  # only so does the database see that its partial index fits
 )
-_DEPENDENTS = sa.select(dependencies.c.monitor_id).where(dependencies.c.parent_id == sa.bindparam("parent"))
+_PARENTS = sa.select(dependencies.c.parent_id).where(
+    dependencies.c.monitor_id.in_(sa.bindparam("ids", expanding=True))
+)
+_DEPENDENTS = sa.select(dependencies.c.monitor_id).where(
+    dependencies.c.parent_id == sa.bindparam("parent")
+)
 _KEEP = (
     sa.update(monitors)
     .where(monitors.c.id == sa.bindparam("monitor"))

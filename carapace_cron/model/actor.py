@@ -9,6 +9,7 @@ Scope = Literal["jobs:read", "jobs:write", "admin", "monitors", "monitors:read",
 SCOPES: tuple[str, ...] = get_args(Scope)
 
 
+_INCLUDED_IN = {"jobs:read": "jobs:write", "monitors:read": "monitors"}
 GATEWAY = "the gateway"  # who changed what no user changed
 
 
@@ -26,5 +27,5 @@ class Actor:
         return "admin" in self.scopes
 
     def may(self, scope: str) -> bool:
-        """``jobs:write`` includes ``jobs:read``; ``admin`` includes all."""
-        return self.is_admin or scope in self.scopes or (scope == "jobs:read" and "jobs:write" in self.scopes)
+        """``jobs:write`` includes ``jobs:read``, ``monitors`` ``monitors:read``; ``admin`` includes all."""
+        return self.is_admin or scope in self.scopes or _INCLUDED_IN.get(scope) in self.scopes

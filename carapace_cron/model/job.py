@@ -25,7 +25,7 @@ CatchUpOrder = Literal["newestFirst", "oldestFirst"]
 After = Literal[  # the end of another job's run that starts one of this job
     "success",  # success or degraded
     "failure",  # failure or timeout
-    "end",  # any end of a run that had begun
+    "end",  # either; a run that was cancelled, skipped or missed starts nothing
 ]
 Notify = Literal[  # which ends of runs are told; misses are told by all but never
     "always",
@@ -40,7 +40,7 @@ _NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
-def _one_line(text: str) -> str:
+def one_line_only(text: str) -> str:
     if _NOT_IN_A_LINE.search(text):
         raise ValueError("expected one line without control characters")
     return text
@@ -62,7 +62,7 @@ def _one_error(text: str) -> str:
 
 
 _LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
-Line = Annotated[str, _LINE, AfterValidator(_one_line)]
+Line = Annotated[str, _LINE, AfterValidator(one_line_only)]
 Tag = Annotated[str, StringConstraints(max_length=50), AfterValidator(_one_tag)]
 
 DAY_SECONDS = 86_400
@@ -138,7 +138,7 @@ class JobPolicy(CalendarPolicy):
     start_at: Instant | None = None  # no instant before it
     end_at: Instant | None = None  # no instant after it
     max_runs: int | None = Field(None, ge=1, le=1_000_000_000)  # scheduled runs; then the job is disabled
-    delete_after_run: bool = False  # deleted once its first scheduled run has ended, however it ended
+    delete_after_run: bool = False  # deleted once a run that nobody asked for has ended, however it ended
     pause_after_failures: int | None = Field(None, ge=1, le=1_000)  # in a row; then the job is paused
     after: tuple[Upstream, ...] = Field((), max_length=10)  # runs whose end starts one of this job
     tags: tuple[Tag, ...] = Field((), max_length=20)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from carapace_cron.model.job import DAY_SECONDS, Line, Tag
+from carapace_cron.model.calendar import Blackout
+from carapace_cron.model.job import DAY_SECONDS, Line, one_line_only
 from carapace_cron.model.record import Instant, Record
 
 Status = Literal[
@@ -29,21 +30,39 @@ PingKind = Literal["success", "fail", "start", "log", "ign"]
 FlipReason = Literal["ping", "fail", "timeout", "run", "pause", "resume"]
 """Why a status changed. timeout: no ping came in time; run: one that had begun did not end in time."""
 
+MonitorEvent = Literal[
+    "down",  # the alert condition is met
+    "late",  # its time is over and its grace is not
+    "up",  # well again, after a down or a late that was told
+    "failure",  # each failure, the first as well as those after it
+    "tooOften",  # an end came sooner after the one before than `min_interval_seconds`
+]
+
 YEAR_SECONDS = 365 * DAY_SECONDS
 LONGEST_SLUG = 100
 BODY_LIMIT = 10_000  # bytes of a ping's body that are kept; clients are told in Ping-Body-Limit
 
 _KEYWORDS = StringConstraints(max_length=200)
-_NOT_IN_A_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+_IN_A_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def _one_slug(text: str) -> str:
-    if not _NOT_IN_A_SLUG.issuperset(text):
+    if not _IN_A_SLUG.issuperset(text):
         raise ValueError("expected lower-case letters, digits, - and _")
     return text
 
 
+def _one_word(text: str) -> str:
+    if not text or len(text.split()) != 1 or not text.isprintable():
+        raise ValueError("expected one word without blanks or control characters")
+    return text
+
+
 Slug = Annotated[str, StringConstraints(max_length=LONGEST_SLUG), AfterValidator(_one_slug)]
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(one_line_only)
+]
+MonitorTag = Annotated[str, StringConstraints(max_length=100), AfterValidator(_one_word)]
 
 
 class Rate(Record):
@@ -59,12 +78,20 @@ class Rate(Record):
         return self
 
 
+class Reminder(Record):
+    """While an incident lasts and nobody acknowledged it, say so again. `channels`: empty = the monitor's."""
+
+    every_seconds: float = Field(ge=300, le=30 * DAY_SECONDS)
+    channels: tuple[Line, ...] = Field((), max_length=50)
+
+
 class MonitorPolicy(Record):
     """What of a monitor has a default. With neither `period_seconds` nor `schedule`: every day."""
 
-    slug: Slug = ""  # its name in ping URLs; empty: it has none
-    tags: tuple[Tag, ...] = Field((), max_length=20)
-    description: str = Field("", max_length=2_000)
+    name: Name = ""
+    slug: Slug = ""  # its name in ping URLs, no other monitor of the user has it; empty: it has none
+    tags: tuple[MonitorTag, ...] = Field((), max_length=50)
+    description: str = Field("", max_length=10_000)
     period_seconds: float | None = Field(None, ge=60, le=YEAR_SECONDS)  # between two pings; or a schedule
     schedule: Annotated[str, Field(max_length=1_000)] | None = None
     timezone: str = Field("UTC", max_length=64)
@@ -79,12 +106,25 @@ class MonitorPolicy(Record):
     failure_keywords: Annotated[str, _KEYWORDS] = ""
     fail_by_default: bool = False  # a body without any keyword is a failure; False: it is ignored
     channels: tuple[Line, ...] = Field((), max_length=50)  # who is told; empty: nobody
-    notify: tuple[Literal["down", "late", "up", "failure"], ...] = ("down", "up")
-    remind_every_seconds: float | None = Field(None, ge=300, le=30 * DAY_SECONDS)  # while it is down
+    notify: tuple[MonitorEvent, ...] = Field(("down", "up"), max_length=5)  # what they are told
+    reminders: tuple[Reminder, ...] = Field((), max_length=5)
     failures_before_alert: int = Field(1, ge=1, le=50)  # in a row
     failure_rate: Rate | None = None  # an alert by rate instead of by a row
     min_interval_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # an end sooner is one too many
     depends_on: tuple[str, ...] = Field((), max_length=10)  # while one of these is down, nobody is told
+    maintenance: tuple[Blackout, ...] = Field((), max_length=20)  # nobody is told anything
+    quiet: tuple[Blackout, ...] = Field((), max_length=20)  # late and reminders wait for its end
+
+    @field_validator("tags", "channels", "notify", "depends_on")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> Self:
+        if self.period_seconds is not None and self.schedule is not None:
+            raise ValueError("expected periodSeconds or schedule, not both")
+        return self
 
 
 class Monitor(MonitorPolicy):
@@ -93,7 +133,6 @@ class Monitor(MonitorPolicy):
     id: str  # a UUID, lower case, with dashes
     tenant: str
     user_id: str
-    name: str = Field("", max_length=100)
     job_id: str | None = None  # our own job that it watches
     revision: int = 1
     created_at: Instant

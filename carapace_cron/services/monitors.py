@@ -1,0 +1,340 @@
+"""Every use case of monitors, once: create, read, change, pause, resume, delete; acknowledge and snooze.
+
+As with jobs: may the caller, is it sound, is it kept; only then is it answered. A monitor changes in the
+transaction that looks at it, so a ping, the watchman and a person never overwrite each other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from carapace_cron.clock import Clock
+from carapace_cron.errors import Conflict, InvalidValue, NotFound
+from carapace_cron.ids import is_monitor_id
+from carapace_cron.ledger.events import Event
+from carapace_cron.ledger.monitors import Watched
+from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
+from carapace_cron.ledger.watchlist import Change, Watchlist
+from carapace_cron.model.actor import Actor
+from carapace_cron.model.monitor import Flip, Monitor, MonitorPolicy
+from carapace_cron.model.record import instant_text
+from carapace_cron.monitors import status
+from carapace_cron.schedule import parse
+from carapace_cron.schedule.errors import shown
+from carapace_cron.schedule.zone import load_zone
+from carapace_cron.services.access import may_see, require, user_of
+from carapace_cron.services.monitor_drafts import (
+    asked_on_ping,
+    changed,
+    definition,
+    draft,
+    patched,
+    same_in,
+)
+
+MAX_PAGE = 1_000
+MAX_PINGS = 1_000
+LONGEST_SNOOZE = timedelta(days=366)
+
+
+class ChannelRules(Protocol):
+    """Raises `InvalidValue` for a channel that the tenant may not name."""
+
+    def check(self, channel_id: str, tenant: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A monitor that was asked for. Not `is_new`: it was there already."""
+
+    watched: Watched
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom a ping to a slug is for. `created`: the ping made it."""
+
+    monitor_id: str
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PingPage:
+    """`next_cursor` asks for the page behind this one; None on the last."""
+
+    items: Sequence[KeptPing]
+    next_cursor: int | None
+
+
+class MonitorDesk:
+    """All methods raise `Refused` for what the caller can mend, and then have changed nothing; and
+    `Unavailable` when the ledger is away. `wake` tells the watchman that something may be due sooner."""
+
+    def __init__(
+        self,
+        watchlist: Watchlist,
+        history: WatchHistory,
+        clock: Clock,
+        *,
+        channels: ChannelRules,
+        max_monitors_per_tenant: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self._watchlist = watchlist
+        self._history = history
+        self._clock = clock
+        self._channels = channels
+        self._most = max_monitors_per_tenant
+        self._wake = wake
+
+    def now(self) -> datetime:
+        """For doors: the instant at which what they show holds."""
+        return self._clock.now()
+
+    async def list(
+        self, actor: Actor, user_id: str | None = None, *, tags: Sequence[str] = (), slug: str | None = None
+    ) -> list[Watched]:
+        """The monitors of a user, in the order of their creation; those that have all `tags`, and `slug`."""
+        require(actor, "monitors:read")
+        found = await self._watchlist.of_user(actor.tenant, user_of(actor, user_id))
+        return [
+            one
+            for one in found
+            if set(tags) <= set(one.monitor.tags) and slug in (None, one.monitor.slug)
+        ]
+
+    async def get(self, actor: Actor, monitor_id: str) -> Watched:
+        require(actor, "monitors:read")
+        return await self._find(actor, monitor_id)
+
+    async def create(
+        self,
+        actor: Actor,
+        data: Any,
+        user_id: str | None = None,
+        *,
+        unique: Sequence[str] = (),
+        numbered: bool = False,
+    ) -> Made:
+        """Keep a new monitor. `data`: fields by their names on the wire (camelCase).
+
+        `unique`: names of fields; a monitor of the user that has the same values in all of them is updated
+        with `data` instead. `numbered`: a slug that is taken gets a number instead of a `Conflict`.
+        """
+        require(actor, "monitors")
+        user = user_of(actor, user_id)
+        policy = self._checked(actor.tenant, draft(data))
+        monitor = self._new(actor, user, policy)
+        same = same_in(unique, policy) if unique else None
+        watched, is_new = await self._add(actor, monitor, unless=same, numbered=numbered)
+        if not is_new:
+            watched = await self.update(actor, watched.monitor.id, data)
+        return Made(watched, is_new)
+
+    async def update(
+        self, actor: Actor, monitor_id: str, updates: Any, *, if_revision: int | None = None
+    ) -> Watched:
+        """Change a definition by JSON Merge Patch (RFC 7396): null sets a field back to its default."""
+        require(actor, "monitors")
+        before = await self._find(actor, monitor_id)
+        self._checked(actor.tenant, draft(patched(before.monitor, updates)))
+
+        def change(one: Watched) -> Change:
+            if if_revision is not None and one.monitor.revision != if_revision:
+                revision = f"revision {one.monitor.revision}, not {if_revision}"
+                raise Conflict(f"the monitor is at {revision}: read it again", field="ifRevision")
+            policy = self._checked(actor.tenant, draft(patched(one.monitor, updates)))
+            return self._redefinition(actor, one.monitor, definition(policy))
+
+        return await self._change(before.monitor.id, change)
+
+    async def pause(self, actor: Actor, monitor_id: str) -> Watched:
+        """Nothing is expected of it until it is resumed. Pausing a paused one changes nothing."""
+        require(actor, "monitors")
+        return await self._switch(actor, monitor_id, _paused, "monitor.paused")
+
+    async def resume(self, actor: Actor, monitor_id: str) -> Watched:
+        """As new, until its next ping. Raises `Conflict` when it is not paused."""
+        require(actor, "monitors")
+
+        def resumed(one: Watched, now: datetime) -> status.After:
+            if one.health.status != "paused":
+                raise Conflict(f"the monitor is {one.shown(now)}, not paused: there is nothing to resume")
+            return status.resumed(one.health, now)
+
+        return await self._switch(actor, monitor_id, resumed, "monitor.resumed")
+
+    async def delete(self, actor: Actor, monitor_id: str) -> Watched:
+        """Gone with its history; as it was."""
+        require(actor, "monitors")
+        before = await self._find(actor, monitor_id)
+        event = self._event(actor, before.monitor, "monitor.deleted", before.monitor, None)
+        removed = await self._watchlist.remove(before.monitor.id, event)
+        if removed is None:
+            raise _none_such(monitor_id)
+        return removed
+
+    async def snooze(self, actor: Actor, monitor_id: str, until: datetime | None) -> Watched:
+        """Nobody is told anything before `until`; None ends a snooze. What still holds then is told then."""
+        require(actor, "monitors")
+        before = await self._find(actor, monitor_id)
+        now = self._clock.now()
+        if until is not None and not now < until <= now + LONGEST_SNOOZE:
+            expected = f"expected an instant after {instant_text(now)}, at most a year ahead"
+            raise InvalidValue(f"bad until {instant_text(until)}: {expected}", field="until")
+        return await self._change(
+            before.monitor.id,
+            lambda one: self._redefinition(actor, one.monitor, {"snoozed_until": until}, "monitor.snoozed"),
+        )
+
+    async def pings(
+        self, actor: Actor, monitor_id: str, *, limit: int = 50, cursor: int | None = None
+    ) -> PingPage:
+        """Newest first."""
+        require(actor, "monitors:read")
+        if not 1 <= limit <= MAX_PINGS:
+            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PINGS}", field="limit")
+        one = await self._find(actor, monitor_id)
+        found = await self._history.pings(one.monitor.id, before=cursor, limit=limit + 1)
+        return PingPage(found[:limit], found[limit - 1].n if len(found) > limit else None)
+
+    async def ping_body(self, actor: Actor, monitor_id: str, n: int) -> bytes:
+        """The body of a ping, as it was sent, up to the limit. Raises `NotFound`, also when it had none."""
+        require(actor, "monitors:read")
+        one = await self._find(actor, monitor_id)
+        body = await self._history.ping_body(one.monitor.id, n) if 0 < n < 2**31 else None
+        if not body:
+            raise NotFound(f"ping {str(n)[:20]} has no body, or is not kept any more", field="n")
+        return body
+
+    async def flips(
+        self, actor: Actor, monitor_id: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Sequence[Flip]:
+        """Newest first; those from `since` on, before `until`."""
+        require(actor, "monitors:read")
+        one = await self._find(actor, monitor_id)
+        return await self._history.flips(one.monitor.id, since=since, until=until)
+
+    async def ping_target(
+        self, actor: Actor, slug: str, *, create: bool = False, asked: Mapping[str, str] | None = None
+    ) -> Target | None:
+        """The monitor of the actor that has this slug; None when there is none and `create` is not asked.
+
+        `asked`: the query parameters of a ping that creates, which say what the monitor is to be like (see
+        `asked_on_ping`). However many ask at once, one monitor is made. Raises `InvalidValue` for a slug or
+        parameter that is off, `QuotaExceeded`; then nothing was made.
+        """
+        require(actor, "ping")
+        found = await self._watchlist.by_slug(actor.tenant, actor.user, slug)
+        if found is not None:
+            return Target(found.monitor.id)
+        if not create:
+            return None
+        policy = self._checked(actor.tenant, asked_on_ping(slug, asked or {}))
+        try:
+            watched, _ = await self._add(actor, self._new(actor, actor.user, policy))
+        except Conflict:  # another ping was quicker
+            made = await self._watchlist.by_slug(actor.tenant, actor.user, slug)
+            return None if made is None else Target(made.monitor.id)
+        return Target(watched.monitor.id, created=True)
+
+    async def _find(self, actor: Actor, monitor_id: str) -> Watched:
+        """The monitor, if it exists for the caller. A foreign and an unknown id get the same answer."""
+        one = await self._watchlist.get(monitor_id) if is_monitor_id(monitor_id) else None
+        if one is None or not may_see(actor, one.monitor.tenant, one.monitor.user_id):
+            raise _none_such(monitor_id)
+        return one
+
+    def _checked(self, tenant: str, policy: MonitorPolicy) -> MonitorPolicy:
+        """The policy, if each field of it will do. Raises `InvalidValue`, naming the first that will not."""
+        now = self._clock.now()
+        if policy.schedule is None:
+            load_zone(policy.timezone)
+        elif parse(policy.schedule, policy.timezone, anchor=now).next_after(now) is None:
+            message = f'bad schedule "{shown(policy.schedule)}": never due after {instant_text(now)}'
+            raise InvalidValue(f"{message}; expected one that is", field="schedule")
+        told = [*policy.channels, *(channel for one in policy.reminders for channel in one.channels)]
+        for channel_id in dict.fromkeys(told):
+            self._channels.check(channel_id, tenant)
+        return policy
+
+    def _new(self, actor: Actor, user: str, policy: MonitorPolicy) -> Monitor:
+        now = self._clock.now()
+        return Monitor(
+            **definition(policy),
+            id=str(uuid.uuid4()),
+            tenant=actor.tenant,
+            user_id=user,
+            created_at=now,
+            updated_at=now,
+            updated_by=actor.user,
+        )
+
+    async def _add(
+        self,
+        actor: Actor,
+        monitor: Monitor,
+        unless: Callable[[Monitor], bool] | None = None,
+        numbered: bool = False,
+    ) -> tuple[Watched, bool]:
+        event = self._event(actor, monitor, "monitor.created", None, monitor)
+        return await self._watchlist.add(monitor, event, most=self._most, unless=unless, numbered=numbered)
+
+    async def _switch(
+        self, actor: Actor, monitor_id: str, turn: Callable[[Watched, datetime], status.After], action: str
+    ) -> Watched:
+        now = self._clock.now()
+
+        def change(one: Watched) -> Change:
+            after = turn(one, now)
+            event = None if after.flip is None else self._event(actor, one.monitor, action, None, None)
+            return Change(after=after, event=event)
+
+        found = await self._find(actor, monitor_id)
+        return await self._change(found.monitor.id, change)
+
+    async def _change(self, monitor_id: str, decide: Callable[[Watched], Change]) -> Watched:
+        changed = await self._watchlist.change(monitor_id, decide)
+        if changed is None:  # deleted meanwhile
+            raise _none_such(monitor_id)
+        self._wake()
+        return changed
+
+    def _redefinition(
+        self, actor: Actor, before: Monitor, values: Mapping[str, Any], action: str = "monitor.updated"
+    ) -> Change:
+        if all(getattr(before, name) == value for name, value in values.items()):
+            return Change()
+        after = before.evolve(
+            **values, revision=before.revision + 1, updated_at=self._clock.now(), updated_by=actor.user
+        )
+        return Change(monitor=after, event=self._event(actor, after, action, before, after))
+
+    def _event(
+        self, actor: Actor, monitor: Monitor, action: str, before: Monitor | None, after: Monitor | None
+    ) -> Event:
+        old, new = changed(before, after)
+        return Event(
+            at=self._clock.now(),
+            tenant=monitor.tenant,
+            user_id=monitor.user_id,
+            actor=actor.user,
+            action=action,
+            subject=monitor.id,
+            before=old or None,
+            after=new or None,
+        )
+
+
+def _paused(one: Watched, now: datetime) -> status.After:
+    return status.paused(one.health, now)
+
+
+def _none_such(monitor_id: str) -> NotFound:
+    message = f'no monitor "{shown(monitor_id)}": list your monitors to see their ids'
+    return NotFound(message, field="monitorId")
