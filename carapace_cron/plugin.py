@@ -242,7 +242,7 @@ class House:
             alone=not self._database.shared,
             on_ended=lambda end, status: self._upkeep.note_end(end, status),
             on_failing=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
-            on_expired=lambda expired: self._upkeep.note_expired(expired.job_id),
+            on_expired=lambda expired: self._upkeep.note_expired(expired),
         )
         self._courier = Courier(self._deliveries, self._channels, clock, wake=self._ledger.ended)
         self.jobs = Jobs(
@@ -293,7 +293,7 @@ class House:
         ran_once: list[str] = []
         for number, job in enumerate(self._store.all()):
             known = progress.get(job.id)
-            if job.delete_after_run and known is not None and known.runs_created > 0:
+            if job.delete_after_run and known is not None and known.execution_count > 0:
                 ran_once.append(job.id)
             else:
                 self._put_loaded(job, known)

@@ -17,11 +17,12 @@ from carapace_cron.database import Database
 from carapace_cron.ledger.statements import SAME_DEFINITION
 from carapace_cron.ledger.tables import ALIVE, chains, definitions, progress, runs
 from carapace_cron.model.job import Job
+from carapace_cron.model.run import ASKED_FOR
 
 
 @dataclass(frozen=True, slots=True)
 class LastEnd:
-    """The end of the newest scheduled run of a job that began and ended."""
+    """The end of the newest run of a job that began and ended, and that nobody had asked for."""
 
     finished_at: datetime
     delete_after_run: bool  # as the definition said that the run did; the job may say otherwise by now
@@ -38,7 +39,7 @@ class Leftovers:
         return await self._database.read(jobs_with_live_runs)
 
     async def last_ends(self, job_ids: Collection[str]) -> dict[str, LastEnd]:
-        """job id → the end of its newest scheduled run; a job without one is left out."""
+        """job id → its last end; a job without one is left out."""
         if not job_ids:
             return {}
         return await self._database.read(lambda c: last_ends(c, job_ids))
@@ -54,7 +55,7 @@ def jobs_with_live_runs(connection: sa.Connection) -> list[str]:
 
 
 def last_ends(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, LastEnd]:
-    """A run by hand, one that was skipped or missed, and one that was cancelled before it began: no end."""
+    """A run that was asked for, was skipped or missed, or was cancelled before it began: no end."""
     rows = (connection.execute(_NEWEST_END, {"job": job_id}).first() for job_id in job_ids)
     return {
         row.job_id: LastEnd(row.finished_at, _deletes_after_run(row.body))
@@ -84,7 +85,7 @@ _NEWEST_END = (
         runs.c.job_id == sa.bindparam("job"),
         runs.c.attempt > 0,
         runs.c.finished_at.is_not(None),
-        runs.c.trigger != "manual",
+        runs.c.trigger.not_in(ASKED_FOR),
     )
     .order_by(runs.c.sequence.desc())
     .limit(1)

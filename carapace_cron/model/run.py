@@ -38,6 +38,9 @@ Trigger = Literal[
     "chain",  # another job's run has ended
 ]
 
+# Somebody wanted just this run: it is not the one after which `deleteAfterRun` deletes the job.
+ASKED_FOR: tuple[Trigger, ...] = ("manual", "backfill")
+
 OUTPUT_LIMIT = 65_536  # characters of an attempt's output that are kept, head and tail
 ERROR_LIMIT = 2_000  # characters of its error, likewise
 

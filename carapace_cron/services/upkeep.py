@@ -17,13 +17,13 @@ from typing import Any
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError, NotFound
 from carapace_cron.job_store import JobStore
-from carapace_cron.ledger.ending import AttemptEnd, why_paused
+from carapace_cron.ledger.ending import AttemptEnd, Expired, why_paused
 from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import instant_text
-from carapace_cron.model.run import Run
+from carapace_cron.model.run import ASKED_FOR, Run
 from carapace_cron.services.board import Board, Standing
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.patience import Patience
@@ -78,6 +78,7 @@ class Upkeep:
         self._paused_until: dict[str, datetime] = {}
         self._to_delete: set[str] = set()
         self._to_recount: set[str] = set()
+        self._to_tell: list[str] = []  # ids of runs that ended while nobody worked on them
         self._dirty: dict[str, str | None] = {}  # job id → the status that its stored document shows
         self._checkpointed_at: dict[str, float] = {}
         self._patience = Patience()
@@ -112,11 +113,14 @@ class Upkeep:
 
     def note_cancelled(self, run: Run) -> None:
         """A run was cancelled between two attempts: it has ended, though no attempt's end was recorded."""
+        self._to_recount.add(run.job_id)
+        self._wake.set()
+        self._tell(run)
+
+    def _tell(self, run: Run) -> None:
         job = self._store.get(run.job_id)
         if job is None:
             return
-        self._to_recount.add(job.id)
-        self._wake.set()
         payload = {
             "userId": run.user_id,
             "jobName": job.name,
@@ -133,13 +137,15 @@ class Upkeep:
     def _note_standing(self, job: Job, end: AttemptEnd, status: str) -> None:
         self._dirty.setdefault(job.id, self._board.of(job.id).last_status)
         self._board.note(end, status)
-        if job.delete_after_run and end.trigger != "manual":
+        if job.delete_after_run and end.trigger not in ASKED_FOR:
             self._to_delete.add(job.id)
             self._wake.set()
 
-    def note_expired(self, job_id: str) -> None:
-        """A run of the job came to its deadline while nobody worked on it."""
-        self._to_recount.add(job_id)
+    def note_expired(self, expired: Expired) -> None:
+        """A run came to its deadline while nobody worked on it."""
+        self._to_recount.add(expired.job_id)
+        if expired.status == "timeout":
+            self._to_tell.append(expired.run_id)
         self._wake.set()
 
     def note_loaded(self, job: Job, progress: Progress | None) -> None:
@@ -209,6 +215,7 @@ class Upkeep:
         """What has to happen to jobs that are finished, done or deleted; each step survives by itself."""
         await self._survive(self._register.catch_up)
         await self._survive(self._recount)
+        await self._survive(self._tell_expired)
         await self._survive(self._jobs.complete_removals)
         over = [job_id for job_id, until in self._paused_until.items() if until <= self._clock.now()]
         await self._patience.each("the end of a pause", over, self._jobs.end_pause)
@@ -227,6 +234,13 @@ class Upkeep:
         self._board.load(known)
         await self._note_done(job_ids)
         self._to_recount.difference_update(job_ids)
+
+    async def _tell_expired(self) -> None:
+        while self._to_tell:
+            run = await self._runs.get(self._to_tell[0])
+            del self._to_tell[0]
+            if run is not None:
+                self._tell(run)
 
     async def _note_done(self, job_ids: Sequence[str]) -> None:
         """Find out which of these jobs have had the run after which they are to be deleted."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from carapace_cron.errors import ConfigurationError, Unavailable
+from carapace_cron.ledger.events import Event
+from carapace_cron.ledger.planning import empty_plan
 from carapace_cron.services.patience import JOBS_AT_ONCE, Patience
 
 MINUTELY = {"cronExpression": "* * * * *"}
@@ -138,6 +140,27 @@ class TestDeleteAfterRun:
         await api.run_in(manual["id"])
         assert not await is_gone(await open_api(), job["id"])
 
+    async def test_a_backfill_is_no_reason_either(self, api: Any) -> None:
+        house, job = api.cron._house, await api.create(**MINUTELY, deleteAfterRun=True, overlap="allow")
+        kept, now = house._store.get(job["id"]), api.clock.now()
+        event = Event(now, "acme", "alice", "alice", "job.backfilled", kept.id, kept.id)
+        await house._ledger.backfill(empty_plan(kept), [now - timedelta(minutes=5)], now, event)
+        await api.clock.advance(10)
+        assert await states(api, job["id"]) == ["success"] and not await is_gone(api, job["id"])
+        await api.clock.advance(60)
+        assert await is_gone(api, job["id"])
+
+    async def test_a_run_after_another_job_is_one(self, open_api: Any, monkeypatch: Any) -> None:
+        api = await open_api()
+        first = await api.create(**MINUTELY)
+        follower = await api.create(
+            cronExpression="never", after=[{"jobId": first["id"]}], deleteAfterRun=True
+        )
+        monkeypatch.setattr(api.cron._house.jobs, "remove", Away(api.cron._house.jobs.remove))
+        await api.clock.advance(61)
+        assert await states(api, follower["id"]) == ["success"]
+        assert await is_gone(await open_api(), follower["id"])
+
     async def test_one_who_takes_it_back_keeps_the_job(self, open_api: Any, monkeypatch: Any) -> None:
         api, job_id, away = await self.ran(open_api, monkeypatch)
         assert (await api.data("update", [job_id, {"deleteAfterRun": False}]))["deleteAfterRun"] is False
@@ -217,6 +240,25 @@ class TestCancelledBetweenTwoAttempts:
     async def test_it_is_the_run_after_which_the_job_is_deleted(self, api: Any) -> None:
         job_id, _ = await self.between(api, deleteAfterRun=True)
         assert await is_gone(api, job_id)
+
+
+class TestADeadlineBetweenTwoAttempts:
+    async def test_it_counts_is_told_and_pauses_the_job(self, open_api: Any) -> None:
+        api = await open_api(max_concurrent_runs=1)
+        job = await api.create(command="agent: fail", deadlineSeconds=30, pauseAfterFailures=1)
+        busy = await api.create(command="agent: hang")
+        run = await api.data("run", [job["id"]])
+        await api.run_in(run["id"], {"queued"})
+        await api.clock.advance(1)
+        await api.run_in((await api.data("run", [busy["id"]]))["id"], {"running"})
+        async with await api.house.socket(who="alice") as socket:
+            await api.clock.advance(40)
+            assert (await api.run_in(run["id"]))["status"] == "timeout"
+            while (told := await socket.receive_json(timeout=5))["method"] != "carapace.cron.event":
+                pass  # the message in the channel may come first
+        assert (told["params"]["runId"], told["params"]["status"]) == (run["id"], "timeout")
+        shown = await api.data("get", [job["id"]])
+        assert (shown["lastStatus"], shown["failureCount"], shown["enabled"]) == ("timeout", 1, False)
 
 
 class TestOneThatFails:
