@@ -64,6 +64,7 @@ from carapace_cron.services.status import StatusReport
 from carapace_cron.services.tokens import TokenDesk
 from carapace_cron.services.upkeep import Upkeep
 from carapace_cron.settings import CronSettings
+from carapace_cron.watch_wing import WatchWing
 
 T = TypeVar("T")
 
@@ -130,6 +131,7 @@ class House:
     deliveries: DeliveryDesk
     status: StatusReport
     tokens: TokenDesk
+    watch: WatchWing
     token_store: Tokens
 
     def __init__(
@@ -264,6 +266,12 @@ class House:
         self.status = StatusReport(
             self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings
         )
+        self.watch = WatchWing(
+            self._database,
+            clock,
+            channels=self._channels,
+            max_monitors_per_tenant=self._settings.max_monitors_per_tenant,
+        )
         self._upkeep = Upkeep(
             self.jobs,
             self._store,
@@ -380,6 +388,7 @@ class House:
             self._start_loop("ownership", self._ownership.run(), self._ownership.stop)
         self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
         self._start_loop("courier", self._courier.run(), self._courier.stop)
+        self._start_loop("pings", self.watch.pings.run(), self.watch.pings.stop)
         grace = self._settings.shutdown_grace_seconds
         self._start_loop("executor", self._executor.run(), lambda: self._executor.stop(grace))
         self._start_loop("scheduler", self._scheduler.run(), self._scheduler.stop)

@@ -29,6 +29,7 @@ class CronSettings(BaseModel):
     url_allow: str = ""  # networks and ports that jobs may call besides public ones
     min_interval_seconds: float = Field(60.0, ge=1)
     max_jobs_per_tenant: int = Field(10_000, ge=1)
+    max_monitors_per_tenant: int = Field(10_000, ge=1)
     keep_runs_days: float = Field(30.0, gt=0)
     shutdown_grace_seconds: float = Field(10.0, ge=0, le=600)
     channels: dict[str, ChannelSettings] = Field(default_factory=dict)

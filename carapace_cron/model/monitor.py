@@ -177,6 +177,7 @@ class Ping:
     said: PingKind
     rid: str = ""
     exit_status: int | None = None
+    took_ms: int | None = None  # as the job says; None: its start tells
     scheme: str = "http"
     method: str = "GET"
     remote_address: str = ""

@@ -112,6 +112,10 @@ class MonitorDesk:
         require(actor, "monitors:read")
         return await self._find(actor, monitor_id)
 
+    async def exists(self, monitor_id: str) -> bool:
+        """For the ping doors: whoever knows the id may ask."""
+        return await self._watchlist.get(monitor_id) is not None
+
     async def create(
         self,
         actor: Actor,
@@ -219,6 +223,10 @@ class MonitorDesk:
         require(actor, "monitors:read")
         one = await self._find(actor, monitor_id)
         return await self._history.flips(one.monitor.id, since=since, until=until)
+
+    async def exists(self, monitor_id: str) -> bool:
+        """Whether there is such a monitor, of whomever. For those who ping: the id is their right to."""
+        return is_monitor_id(monitor_id) and await self._watchlist.get(monitor_id) is not None
 
     async def ping_target(
         self, actor: Actor, slug: str, *, create: bool = False, asked: Mapping[str, str] | None = None
