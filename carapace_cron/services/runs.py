@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
@@ -16,10 +13,11 @@ from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.planning import empty_plan
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.record import Instant, instant_text
+from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Run
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require
+from carapace_cron.services.job_drafts import instant
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.views import run_view
 
@@ -27,8 +25,6 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 500
 MAX_KEY = 200
 MAX_STATUSES = 16
-
-_INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ class RunHistory:
         require(actor, "jobs:read")
         if isinstance(asked.limit, bool) or not 1 <= asked.limit <= MAX_PAGE:
             raise InvalidValue(f"bad limit {asked.limit}: expected 1–{MAX_PAGE}", field="limit")
-        since, until = _instant(asked.since, "since"), _instant(asked.until, "until")
+        since, until = instant(asked.since, "since"), instant(asked.until, "until")
         if since is not None and until is not None and until <= since:
             message = f"bad until {instant_text(until)}: expected an instant after since"
             raise InvalidValue(message, field="until")
@@ -118,13 +114,3 @@ def _statuses(given: str | list[str] | None) -> tuple[str, ...]:
         expected = f"expected a state or a list of 1–{MAX_STATUSES} states"
         raise InvalidValue(f"bad status: {expected}, found {len(statuses)}", field="status")
     return tuple(statuses)
-
-
-def _instant(given: str | None, field: str) -> datetime | None:
-    if given is None:
-        return None
-    try:
-        return _INSTANT.validate_python(given)
-    except ValidationError as error:
-        message = f'bad {field} "{shown(given)}": expected an instant such as 2026-12-01T09:00:00Z'
-        raise InvalidValue(message, field=field) from error
