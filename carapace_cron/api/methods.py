@@ -88,8 +88,10 @@ class Methods:
     ) -> Answer:
         return await self._services.jobs.update(actor, jobId, updates, if_revision=ifRevision)
 
-    async def pause_job(self, actor: Actor, jobId: str, reason: str | None = None) -> Answer:
-        return await self._services.jobs.pause(actor, jobId, reason)
+    async def pause_job(
+        self, actor: Actor, jobId: str, reason: str | None = None, until: str | None = None
+    ) -> Answer:
+        return await self._services.jobs.pause(actor, jobId, reason, until)
 
     async def resume_job(self, actor: Actor, jobId: str) -> Answer:
         return await self._services.jobs.resume(actor, jobId)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 
 from carapace_cron.clock import Clock
@@ -12,7 +12,7 @@ from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule import Schedule
-from carapace_cron.services.schedules import Schedules, naming
+from carapace_cron.services.schedules import Schedules, just_before, naming
 
 
 class CommandRules(Protocol):
@@ -85,8 +85,8 @@ class JobRules:
 
     def first_after(self, policy: JobPolicy) -> datetime:
         """The instant after which the first run of a job falls."""
-        now = self._clock.now()
-        return now if policy.start_at is None else max(now, policy.start_at - timedelta(seconds=1))
+        opens = (policy.start_at, policy.paused_until if isinstance(policy, Job) else None)
+        return max([self._clock.now(), *(just_before(at) for at in opens if at is not None)])
 
     def _checked_schedule(self, draft: JobDraft | Job, job: Job | None) -> Schedule:
         now = self._clock.now()

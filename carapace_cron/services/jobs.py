@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,13 +24,14 @@ from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.model.job import Job, JobDraft, JobPolicy
+from carapace_cron.model.record import instant_text
 from carapace_cron.schedule import Schedule
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
-from carapace_cron.services.job_drafts import calendar_policy, definition, draft, line, patched
+from carapace_cron.services.job_drafts import calendar_policy, definition, draft, instant, line, patched
 from carapace_cron.services.job_rules import ChannelRules, CommandRules, JobRules
-from carapace_cron.services.schedules import Schedules, upcoming
+from carapace_cron.services.schedules import Schedules, just_before, upcoming
 from carapace_cron.services.views import job_view
 
 MAX_PAGE = 1_000
@@ -137,14 +138,25 @@ class Jobs:
         job = await self._store.update(before.id, change)
         return self._with_instants(job, self._schedules.of(job))
 
-    async def pause(self, actor: Actor, job_id: str, reason: str | None = None) -> dict[str, Any]:
-        """No instant after this comes due; what runs goes on. Pausing a paused job changes nothing."""
+    async def pause(
+        self, actor: Actor, job_id: str, reason: str | None = None, until: str | None = None
+    ) -> dict[str, Any]:
+        """No instant comes due from now on and before `until`, None = until it is resumed; what runs goes on.
+
+        A paused job is from now on paused as this says; without a reason it keeps the one that it has.
+        """
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
-        why = line(reason, "reason") or f"paused by {actor.user}"
+        why, end = line(reason, "reason"), instant(until, "until")
+        if end is not None and end <= (now := self._clock.now()):
+            message = f"bad until {instant_text(end)}: expected an instant after now, {instant_text(now)}"
+            raise InvalidValue(message, field="until")
 
         def change(job: Job) -> Job:
-            return self._switched(job, enabled=False, why=why, by=actor.user) if job.enabled else job
+            reason = why or job.paused_reason or f"paused by {actor.user}"
+            if not job.enabled and (reason, end) == (job.paused_reason, job.paused_until):
+                return job
+            return self._switched(job, enabled=False, why=reason, until=end, by=actor.user)
 
         return self._view(await self._store.update(job.id, change))
 
@@ -217,7 +229,7 @@ class Jobs:
                 enabled=True,
                 paused_reason=None,
                 paused_until=None,
-                scheduled_since=just_before(until),
+                scheduled_since=max(job.scheduled_since, just_before(until)),
                 updated_by=GATEWAY,
             )
             return resumed
@@ -305,10 +317,12 @@ class Jobs:
         redefined: Job = job.evolve(**changes)
         return redefined
 
-    def _switched(self, job: Job, *, enabled: bool, why: str | None, by: str) -> Job:
+    def _switched(
+        self, job: Job, *, enabled: bool, why: str | None, until: datetime | None = None, by: str
+    ) -> Job:
         since = self._clock.now() if enabled and not job.enabled else job.scheduled_since
         switched: Job = job.evolve(
-            enabled=enabled, paused_reason=why, paused_until=None, scheduled_since=since, updated_by=by
+            enabled=enabled, paused_reason=why, paused_until=until, scheduled_since=since, updated_by=by
         )
         return switched
 
@@ -326,8 +340,3 @@ class Jobs:
         if job.end_at is None:
             return due
         return [one for one in due if datetime.fromisoformat(one["at"]) <= job.end_at]
-
-
-def just_before(instant: datetime) -> datetime:
-    """The whole second after which the first instant of a schedule is at `instant` or later."""
-    return datetime.fromtimestamp(-int(-instant.timestamp() // 1) - 1, UTC)

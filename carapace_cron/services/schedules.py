@@ -132,5 +132,14 @@ def upcoming(schedule: Schedule, after: datetime, count: int) -> list[dict[str, 
     ]
 
 
+def just_before(instant: datetime) -> datetime:
+    """The whole second after which the first instant of a schedule is at `instant` or later.
+
+    >>> print(just_before(datetime(2026, 1, 30, 12, 0, 0, 1, tzinfo=UTC)))
+    2026-01-30 12:00:00+00:00
+    """
+    return datetime.fromtimestamp(-int(-instant.timestamp() // 1) - 1, UTC)
+
+
 def _seconds(period: timedelta) -> str:
     return f"{period.total_seconds():g} s"

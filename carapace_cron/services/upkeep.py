@@ -160,6 +160,7 @@ class Upkeep:
             self._paused_until.pop(job.id, None)
         else:
             self._paused_until[job.id] = job.paused_until
+            self._wake.set()
 
     def note_finished(self, job_id: str, reason: str) -> None:
         """A job has no instant left, or failed too often: it is to be switched off."""
@@ -201,7 +202,13 @@ class Upkeep:
             if self._clock.monotonic() - self._pruned_at >= PRUNE_SECONDS:
                 self._pruned_at = self._clock.monotonic()
                 await self._survive(self._prune)
-            await self._clock.wait(self._wake, ROUND_SECONDS)
+            await self._clock.wait(self._wake, self._idle_seconds())
+
+    def _idle_seconds(self) -> float:
+        """Until the next round, or the end of a pause before it."""
+        now = self._clock.now()
+        ends = ((until - now).total_seconds() for until in self._paused_until.values() if until > now)
+        return min(ROUND_SECONDS, min(ends, default=ROUND_SECONDS))
 
     async def stop(self) -> None:
         """Write down what is not written yet, within reason; `run` returns."""

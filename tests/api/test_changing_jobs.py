@@ -68,8 +68,9 @@ async def test_a_pause_says_who_and_why(api: Any) -> None:
     assert "pausedReason" not in resumed and resumed["nextExecutions"]
     paused = await api.data("pause", {"jobId": job_id, "reason": "  holidays  "})
     assert paused["pausedReason"] == "holidays"
+    assert await api.data("pause", [job_id]) == paused, "paused as it is already"
     again = await api.data("pause", {"jobId": job_id, "reason": "another"})
-    assert again == paused, "pausing a paused job changes nothing"
+    assert (again["pausedReason"], again["revision"]) == ("another", paused["revision"] + 1)
     made = await api.create(enabled=False)
     assert made["pausedReason"] == "created paused by alice" and made["nextExecutions"] == []
     refusal = await api.refusal("pause", {"jobId": job_id, "reason": "a\nb"})
