@@ -280,7 +280,7 @@ class JobStore:
         known = {key_of(entry.id): entry.etag for entry in self._index}
         known |= {one.key: one.etag for one in self._set_aside.values()}
         # Our own writes go on meanwhile, so a difference is only a reason to look again, under the lock.
-        suspects = [key for key in listed.keys() | known.keys() if listed.get(key) != known.get(key)]
+        suspects = sorted(key for key in listed.keys() | known.keys() if listed.get(key) != known.get(key))
         changed: list[str] = []
         removed: list[str] = []
 
@@ -369,6 +369,7 @@ class JobStore:
         after = change(before)
         if after == before:
             if tell:
+                await self._check_newest(entry)
                 await self._confirm(before, False)
             return before
         if after.id != job_id:
@@ -378,6 +379,14 @@ class JobStore:
         if not await self._done(stamped, body, outcome, tell=tell):
             raise _Lost
         return stamped
+
+    async def _check_newest(self, entry: Entry) -> None:
+        """Where nothing is to be written no condition tells that memory was behind another process's change.
+        Raises `_Lost` if it was."""
+        key = key_of(entry.id)
+        await self._reread(key)
+        if self._etag(key) != entry.etag:
+            raise _Lost
 
     async def _done(self, write: Job, body: bytes, outcome: WriteOutcome, *, tell: bool) -> bool:
         """Whether the write was done; memory and listeners know the newest job either way.
@@ -534,7 +543,10 @@ def _with(job: Job, progress: Mapping[str, Any]) -> Job:
 
 async def _each(keys: Iterable[str], work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
     """`work` on each key, a bounded number at once. The first failure ends it and is raised."""
-    waiting = iter(list(keys))
+    listed = list(keys)
+    if not listed:
+        return
+    waiting = iter(listed)
 
     async def worker() -> None:
         for key in waiting:

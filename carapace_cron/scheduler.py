@@ -302,6 +302,8 @@ class Scheduler:
             with self._blaming(member):
                 due.append((member, _catch_up(member, now)))
                 room -= len(due[-1][1]) + 1
+                if not due[-1][1]:  # the clock was set back since: its group may be past its next instant
+                    self._arm(member.group, member.next_after(member.since))
         return due
 
     async def _record(self, due: list[Due], now: datetime) -> None:

@@ -283,6 +283,8 @@ def alive_runs(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, I
 
 
 def advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned]) -> None:
+    if not plans:
+        return
     insert = insert_for(connection, progress)
     advance = insert.on_conflict_do_update(
         index_elements=[progress.c.job_id],

@@ -27,7 +27,10 @@ class Patience:
         minute then, so the rest is left for the next round, and comes first in it. Nothing is raised but a
         cancellation.
         """
-        waiting = iter(sorted(job_ids, key=self._failures.__getitem__))
+        in_order = sorted(job_ids, key=self._failures.__getitem__)
+        if not in_order:
+            return
+        waiting = iter(in_order)
         faults: list[Exception] = []
         await asyncio.gather(*(self._work_off(waiting, work, faults) for _ in range(JOBS_AT_ONCE)))
         _tell(what, faults)
