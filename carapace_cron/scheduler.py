@@ -276,9 +276,11 @@ class Scheduler:
                 continue
             following = group.schedule.next_after_timestamp(at)
             simple = now - at <= ON_TIME_SECONDS and (following is None or following > now)
+            # More than one instant: for some members the first may be none of theirs, but a later one is.
+            last = at if simple else now
             for member in group.members.values():
                 waits = any(member.job_id in one for one in (self._behind, self._faulty, self._outdated))
-                if member.since < at and not waits:
+                if member.since < last and not waits:
                     if simple:
                         self._due.append((member, at))
                     else:

@@ -137,7 +137,8 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     for plan, answer in zip(sound, answers, strict=True):
         if plan.notice is not None and answer.missed:
             insert_delivery(connection, plan.notice, now)
-    advance(connection, sound, answers)
+    if sound:  # to execute a statement with no rows is not to do nothing
+        advance(connection, sound, answers)
     in_order = iter(answers)
     return [
         next(in_order) if is_in_force(plan, in_force) else _refused(plan, in_force) for plan in plans

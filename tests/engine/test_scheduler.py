@@ -119,6 +119,33 @@ async def test_a_clock_set_forward_is_one_catch_up(engine: Engine) -> None:
     assert last.trigger == "catchUp"
 
 
+async def test_a_leap_loses_no_instant_of_a_job_that_began_within_it(engine: Engine) -> None:
+    """Jobs of one schedule are looked at together; the next instant of another is not the first of all."""
+    engine.add("* * * * *")
+    late = engine.add("* * * * *", startAt="2026-11-21T09:10:00Z", catchUp="all")
+    engine.start()
+    await engine.clock.advance(60)
+    engine.clock.step(timedelta(minutes=12))
+    await engine.clock.advance(5)
+    missed = minutes([run.scheduled_for for run in await engine.all_runs(late)])
+    assert missed == ["09:10", "09:11", "09:12", "09:13"]
+
+
+async def test_a_clock_set_back_and_ahead_again_loses_no_instant_of_a_job_beside_a_new_one(
+    engine: Engine,
+) -> None:
+    old = engine.add("* * * * *", catchUp="all")
+    engine.start()
+    await engine.clock.advance(60)
+    engine.clock.step(timedelta(hours=-1))
+    engine.add("* * * * *")
+    await engine.clock.advance(120)
+    engine.clock.step(timedelta(hours=1))
+    await engine.clock.advance(65)
+    runs = minutes([run.scheduled_for for run in await engine.all_runs(old)])
+    assert runs == ["09:01", "09:02", "09:03", "09:04"]
+
+
 async def test_missed_instants_say_why(engine: Engine) -> None:
     job = engine.add("*/10 * * * *", catchUp="none")
     engine.start()
