@@ -10,6 +10,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from carapace_cron.channels.webhook import open_webhooks
 from carapace_cron.clock import Clock, SystemClock
 from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
-from carapace_cron.errors import ConfigurationError, InvalidValue, Unavailable
+from carapace_cron.errors import ConfigurationError, InvalidValue, NotFound, Unavailable
 from carapace_cron.executor import Executor
 from carapace_cron.gateway.hookspecs import Method
 from carapace_cron.gateway.methods import method_of
@@ -342,9 +343,16 @@ class House:
 
     async def _renumber(self, job_id: str, revision: int) -> None:
         """The store has an older document than the ledger knew, as from a backup: it counts as the newest."""
-        log.warning("job %s is older than the ledger knew it", job_id, extra={"action": "load"})
-        if self._store.get(job_id) is not None:
-            await self._store.update(job_id, lambda job: job.evolve(revision=revision, updated_by=GATEWAY))
+
+        def change(newest: Job) -> Job:
+            if newest.revision >= revision:  # another gateway has changed it since it was loaded
+                return newest
+            log.warning("job %s is older than the ledger knew it", job_id, extra={"action": "load"})
+            renumbered: Job = newest.evolve(revision=revision, updated_by=GATEWAY)
+            return renumbered
+
+        with suppress(NotFound):  # another gateway has deleted it since, or it was deleted when it was loaded
+            await self._store.update(job_id, change)
 
     def _put_loaded(self, job: Job, known: Progress | None) -> None:
         # A ledger that is new to a job adopted its bucket; the ledger before it had come at least here.
