@@ -7,6 +7,9 @@ One place turns them into answers: `carapace_cron/api/envelope.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class CarapaceError(Exception):
     """Root of all errors of this package. `code` is stable and for machines, the message for people."""
@@ -68,6 +71,19 @@ class Unavailable(CarapaceError):
     """A store or service did not do its part; the same call may succeed later."""
 
     code = "unavailable"
+
+
+class WorkStopped(CarapaceError):
+    """The work was cancelled and has ended: raised by a runner in place of `asyncio.CancelledError`.
+
+    `how` is small JSON that shows it, kept with the attempt: ``{"by": "SIGTERM", "processesLeft": 0}``.
+    `output`: what the work had said until then.
+    """
+
+    def __init__(self, how: Mapping[str, Any], output: str = "") -> None:
+        super().__init__("the work was stopped")
+        self.how = dict(how)
+        self.output = output
 
 
 class ConfigurationError(CarapaceError):

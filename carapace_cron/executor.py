@@ -20,7 +20,7 @@ from typing import Literal, Protocol, get_args
 from pydantic import ValidationError
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.errors import Refused, Unavailable, WorkStopped
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
 from carapace_cron.ledger.ending import AttemptEnd, Ended, Expired
 from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
@@ -216,24 +216,21 @@ class Executor:
 
     async def _outcome(self, active: _Active, job: Job) -> Outcome:
         if active.stop is not None:
-            return _stopped(active)
+            return _stopped(active, _NEVER_BEGAN)
         active.task = asyncio.current_task()
         seconds, name = self._seconds_left(active.claim, job)
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return _checked(await self._do(active.claim, job))
-        except TimeoutError:
-            if limit.expired():
-                return Outcome("timeout", error=f"stopped after {seconds:g} s, {name}")
-            return Outcome("failure", error="the work gave up waiting for something")
-        except asyncio.CancelledError:
+        except (TimeoutError, asyncio.CancelledError, WorkStopped) as end:
             if active.stop is not None:
-                return _stopped(active)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return Outcome("failure", error="the runner broke off its work")
+                return _stopped(active, end)
+            if limit.expired():
+                return _cut_short("timeout", f"stopped after {seconds:g} s, {name}", end)
+            if _is_cancelled():
+                raise asyncio.CancelledError from end
+            return Outcome("failure", error=_broken_off(end))
         except Refused as error:
             return Outcome("failure", error=str(error), permanent=True)
         except Exception:
@@ -426,8 +423,30 @@ def _checked(outcome: object) -> Outcome:
 _NO_OUTCOME = Outcome("failure", error="the runner answered with what is no outcome", permanent=True)
 
 
-def _stopped(active: _Active) -> Outcome:
-    return Outcome("cancelled" if active.stop == "cancelled" else "lost", error=active.reason)
+_NEVER_BEGAN = WorkStopped({"work": "never began"})
+
+
+def _stopped(active: _Active, end: BaseException) -> Outcome:
+    return _cut_short("cancelled" if active.stop == "cancelled" else "lost", active.reason, end)
+
+
+def _cut_short(status: OutcomeStatus, error: str, end: BaseException) -> Outcome:
+    """The end of work that was told to stop, and has; the metadata has how, as far as its runner shows it."""
+    told = end if isinstance(end, WorkStopped) else WorkStopped({"work": "ended"})
+    outcome = _checked(Outcome(status, output=told.output, error=error, metadata={"stopped": told.how}))
+    return outcome if outcome is not _NO_OUTCOME else Outcome(status, error=error)
+
+
+def _is_cancelled() -> bool:
+    """Whether this very task is to end, as the executor gave up waiting for it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _broken_off(end: BaseException) -> str:
+    if isinstance(end, TimeoutError):
+        return "the work gave up waiting for something"
+    return "the runner broke off its work"
 
 
 def what_next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -9,7 +10,7 @@ import shlex
 from http import HTTPStatus
 from typing import Any
 
-from carapace_cron.errors import CarapaceError, Unavailable
+from carapace_cron.errors import CarapaceError, Unavailable, WorkStopped
 from carapace_cron.gateway.hookspecs import Agent
 from carapace_cron.gateway.http_client import HttpAnswer, HttpClient
 from carapace_cron.gateway.settings import AgentByUrl
@@ -64,6 +65,8 @@ def agent_by_url(settings: AgentByUrl, client: HttpClient) -> Agent:
             )
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"agent {call.agent} cannot be reached: {type(error).__name__}") from error
+        except asyncio.CancelledError as stop:  # the client lets it out once the connection is closed
+            raise WorkStopped({"connection": "closed"}) from stop
         return _reply(call.agent, answer)
 
     return agent

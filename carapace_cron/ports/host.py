@@ -64,7 +64,8 @@ class Host(Protocol):
 
     async def run_agent(self, call: AgentCall) -> AgentReply:
         """Run it to its end. Raises NotFound for an unknown agent, Unavailable when it cannot be reached;
-        cancelling the call stops the agent."""
+        cancelling the call stops the agent, and then it ends with CancelledError, or with WorkStopped to show
+        how the agent was stopped."""
         ...
 
     def channels(self) -> Collection[str]:

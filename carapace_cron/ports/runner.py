@@ -35,7 +35,8 @@ class Runner(Protocol):
 
     `run` answers an `Outcome` for everything that a job can bring about; what it raises is taken for a
     defect and recorded as a failure without its text. It must stop its work, wholly, before it lets
-    `asyncio.CancelledError` out: that is how timeouts, cancellation and a lost lease reach it.
+    `asyncio.CancelledError` out: that is how timeouts, cancellation and a lost lease reach it. Better, it
+    raises `carapace_cron.errors.WorkStopped` then, which shows how the work ended.
     """
 
     kind: str

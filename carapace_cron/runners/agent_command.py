@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Literal, cast
 
-from carapace_cron.errors import InvalidValue, NotFound, Refused, Unavailable
+from carapace_cron.errors import InvalidValue, NotFound, Refused, Unavailable, WorkStopped
 from carapace_cron.model.job import HttpRequest
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import ERROR_LIMIT, Outcome, bounded
@@ -49,6 +50,8 @@ class AgentCommandRunner:
             return Outcome("failure", error=self._unknown(agent), permanent=True)
         except Unavailable as error:
             return Outcome("failure", error=f'the agent "{agent}" cannot be reached: {error}')
+        except asyncio.CancelledError as stop:  # the host lets it out once the agent has stopped
+            raise WorkStopped({"agent": "stopped"}) from stop
         return _outcome(agent, reply)
 
     def _unknown(self, agent: str) -> str:

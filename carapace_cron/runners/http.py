@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
-from carapace_cron.errors import InvalidValue, Refused, Unavailable
+from carapace_cron.errors import InvalidValue, Refused, Unavailable, WorkStopped
 from carapace_cron.model.job import HttpRequest
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Outcome, bounded
@@ -61,6 +62,8 @@ class HttpRunner:
             return Outcome("failure", error=str(error), permanent=True)
         except Unavailable as error:
             return Outcome("failure", error=str(error))
+        except asyncio.CancelledError as stop:  # the client lets it out once the connection is closed
+            raise WorkStopped({"connection": "closed"}) from stop
         return self._judged(work.command, request, answer)
 
     def _judged(self, command: str, request: HttpRequest, answer: Answer) -> Outcome:

@@ -7,7 +7,8 @@ imports the standard library only. It stands between the gateway and the program
 - as the subreaper it inherits what the program leaves behind, daemons with a session of their own among
   them, and can end them all; a process group alone misses those;
 - it notices that the gateway is gone, however it went: its stdin closes, and the program is stopped.
-It ends as the program ended: with the same status, or by the same signal.
+It ends as the program ended: with the same status, or by the same signal; and before that it reports, by a
+pipe that the program does not inherit, how all of it ended; `by` is there if it was told to stop.
 """
 
 from __future__ import annotations
@@ -32,14 +33,19 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> None:
     order = json.loads(sys.argv[1])
+    os.set_inheritable(order["report"], False)
     wake = _listen()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
         _become(order)
     status = _wait(child, wake)
-    left = _end_all(child, wake)
-    _end_as(status if status is not None else left)
+    left, by = _end_all(child, wake)
+    if status is None:
+        _report(order["report"], {"by": by, "exitStatus": os.waitstatus_to_exitcode(left)})
+    else:
+        _report(order["report"], {"exitStatus": os.waitstatus_to_exitcode(status)})
+    _end_as(left if status is None else status)
 
 
 def _listen() -> int:
@@ -96,18 +102,21 @@ def _signals(wake: int) -> bytes:
     return b""
 
 
-def _end_all(child: int, wake: int) -> int:
-    """Stop whatever still runs and collect it; the answer is how `child` ended, if it is among it."""
+def _end_all(child: int, wake: int) -> tuple[int, str]:
+    """Stop whatever still runs and collect it: until the kernel says that no process of it is left.
+
+    The answer is how `child` ended, if it is among it, and which signal was needed in the end."""
     deadline = time.monotonic() + GRACE_SECONDS
-    status = 0
+    status, by = 0, "SIGTERM"
     if _reap(child) is not None:
         os.killpg(0, signal.SIGTERM)  # this process has a handler
     while True:
         found = _reap(child)
         if found is None:
-            return status
+            return status, by
         status = found or status
         if time.monotonic() >= deadline:
+            by = "SIGKILL"
             _kill_children()
         select.select([wake], [], [], 0.02)
         _signals(wake)
@@ -131,6 +140,13 @@ def _kill_children() -> None:
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
+
+
+def _report(to: int, report: dict[str, Any]) -> None:
+    if sys.platform == "linux":  # elsewhere what left the group is nobody's child here
+        report["processesLeft"] = 0
+    with contextlib.suppress(OSError):  # the gateway is gone
+        os.write(to, json.dumps(report).encode())
 
 
 def _end_as(status: int) -> None:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from carapace_cron.errors import WorkStopped
 from carapace_cron.model.program import ProgramLimits, ProgramRule
 from carapace_cron.model.run import OUTPUT_LIMIT
+from carapace_cron.runners.processes import descendants, living
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 STOP_SECONDS = 6.0  # the keeper needs GRACE_SECONDS; after this it is killed itself
+LOOK_SECONDS, KILL_LOOKS = 0.02, 100  # after that: how often it is looked whether what it kept has ended
+LAST_WORDS_SECONDS = 0.5  # for output that is still in the pipe when nobody is left to write more
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _KEPT = OUTPUT_LIMIT // 2 - 64  # bytes of each end of the output
@@ -67,33 +77,53 @@ async def run_program(rule: ProgramRule, arguments: Sequence[str], work_dir: Pat
     """Run it to its end in an empty directory of its own under `work_dir`, which is removed afterwards.
 
     Stdout and stderr are one text. Cancelling stops the program and all that it started (SIGTERM, then
-    SIGKILL after two seconds) and returns when they are gone. Raises OSError when nothing can be started.
+    SIGKILL after two seconds), and ends with `WorkStopped` when they are gone. Raises OSError when nothing
+    can be started.
     """
-    async with _empty_directory(work_dir) as directory:
-        process = await _started(rule, arguments, directory)
-        kept = HeadAndTail()
-        try:
-            await _drain(process, kept)
-            status = await process.wait()
-        finally:
-            await _stopped(process)
+    kept = HeadAndTail()
+    with _Report() as report:
+        async with _empty_directory(work_dir) as directory:
+            starting = asyncio.ensure_future(_start(rule, arguments, directory, report))
+            try:
+                process = await asyncio.shield(starting)
+                await _drain(process, kept)
+                status = await process.wait()
+            except asyncio.CancelledError as stop:
+                how = await _finished(_stop(starting, report, kept))
+                raise WorkStopped(how, kept.text()) from stop
     return Ended(status, kept.text(), kept.left_out > 0)
 
 
-async def _started(
-    rule: ProgramRule, arguments: Sequence[str], directory: Path
+class _Report:
+    """What the keeper says at its end: on a pipe, as the program could write into any file here."""
+
+    def __enter__(self) -> _Report:
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._reader)
+        os.close(self.writer)
+
+    def read(self) -> dict[str, Any] | None:
+        """None: it said nothing, as it was killed."""
+        try:
+            said: dict[str, Any] = json.loads(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return None
+        return said
+
+
+async def _start(
+    rule: ProgramRule, arguments: Sequence[str], directory: Path, report: _Report
 ) -> asyncio.subprocess.Process:
-    """The process; when the start is cancelled, what was started is stopped first."""
-    starting = asyncio.ensure_future(_start(rule, arguments, directory))
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await _stopped(await starting)
-        raise
-
-
-async def _start(rule: ProgramRule, arguments: Sequence[str], directory: Path) -> asyncio.subprocess.Process:
-    order = {"argv": [rule.path, *arguments], "env": ENVIRONMENT, "limits": _limits(rule.limits)}
+    order = {
+        "argv": [rule.path, *arguments],
+        "env": ENVIRONMENT,
+        "limits": _limits(rule.limits),
+        "report": report.writer,
+    }
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -105,7 +135,7 @@ async def _start(rule: ProgramRule, arguments: Sequence[str], directory: Path) -
         stderr=asyncio.subprocess.STDOUT,
         env=ENVIRONMENT,  # the keeper's too: its own could be read in /proc
         cwd=directory,
-        close_fds=True,
+        pass_fds=(report.writer,),
         start_new_session=True,
     )
 
@@ -127,39 +157,67 @@ async def _drain(process: asyncio.subprocess.Process, kept: HeadAndTail) -> None
         kept.add(chunk)
 
 
-async def _stopped(process: asyncio.subprocess.Process) -> None:
-    """Return when the program is gone, however often the caller is cancelled meanwhile."""
-    if process.returncode is None:
-        stopping = asyncio.ensure_future(_stop(process))
-        while not stopping.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(stopping)
-        stopping.result()
+async def _finished(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` answers, however often the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(
+    starting: asyncio.Future[asyncio.subprocess.Process], report: _Report, kept: HeadAndTail
+) -> dict[str, Any]:
+    """Stop the program and all that it started; how they ended."""
+    process = await starting
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-    reading = asyncio.ensure_future(_drain(process, HeadAndTail()))  # a full pipe must not hold it up
+    reading = asyncio.ensure_future(_drain(process, kept))  # its last words; a full pipe must not hold it up
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        return await _kill(process)
     finally:
+        await asyncio.wait((reading,), timeout=LAST_WORDS_SECONDS)
         reading.cancel()
         await asyncio.wait((reading,))
+    return report.read() or {"by": "SIGKILL", "exitStatus": process.returncode}
+
+
+async def _kill(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """The end of a keeper that does not do its part, and of all that it kept."""
+    kept = descendants(process.pid)
+    _signal_all([process.pid, *kept])
+    await process.wait()
+    for _ in range(KILL_LOOKS):
+        if not (left := living(kept)):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    if left:
+        log.error("processes %s of a job do not end", left, extra={"action": "stop"})
+    return {"by": "SIGKILL", "exitStatus": process.returncode, "processesLeft": len(left)}
+
+
+def _signal_all(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager
 async def _empty_directory(work_dir: Path) -> AsyncIterator[Path]:
-    directory = await asyncio.to_thread(_make_directory, work_dir)
+    making = asyncio.ensure_future(asyncio.to_thread(_make_directory, work_dir))
     try:
-        yield directory
+        yield await asyncio.shield(making)
     finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        await _finished(_remove(making))
+
+
+async def _remove(making: asyncio.Future[Path]) -> None:
+    with contextlib.suppress(OSError):  # there is none
+        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)
 
 
 def _make_directory(work_dir: Path) -> Path:

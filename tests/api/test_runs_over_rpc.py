@@ -116,8 +116,16 @@ class TestCancelling:
         ended = await api.run_in(run["id"])
         assert ended["status"] == "cancelled" and ended["error"] == "cancelled by alice"
         assert api.agents.stopped == [run["id"]] and api.agents.working == 0
+        assert ended["metadata"] == {"stopped": {"agent": "stopped"}}
         assert (await api.data("cancel", {"runId": run["id"]}))["status"] == "cancelled", "twice is fine"
         assert (await api.data("status"))["activeExecutions"] == 0
+
+    async def test_what_takes_too_long_is_stopped_just_so(self, api: Any) -> None:
+        short = {"timeoutSeconds": 0.2, "retry": {"maxAttempts": 1}}
+        _, run = await started(api, command="agent: hang", **short)
+        ended = await api.run_in(run["id"])
+        assert (ended["status"], ended["metadata"]) == ("timeout", {"stopped": {"agent": "stopped"}})
+        assert api.agents.stopped == [run["id"]] and api.agents.working == 0
 
     async def test_what_waits_never_starts(self, api: Any) -> None:
         job, first = await started(api, command="agent: hang", overlap="queue")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carapace_cron.errors import AddressNotAllowed, NotFound, Unavailable
+from carapace_cron.errors import AddressNotAllowed, NotFound, Unavailable, WorkStopped
 from carapace_cron.gateway.hookspecs import Agent
 from carapace_cron.gateway.testing import Answered, House, Wire
 from carapace_cron.hookspecs import hookimpl
@@ -103,6 +103,30 @@ async def test_an_unknown_agent_is_named_with_those_there_are(open_house: OpenHo
     house = await open_house(settings=BY_URL)
     with pytest.raises(NotFound, match='no agent "nobody" here: expected one of remote'):
         await house.gateway.run_agent(call("nobody"))
+
+
+async def test_cancelling_the_call_closes_the_connection_of_an_agent_by_url(open_house: OpenHouse) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        while await reader.read(4096):
+            pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/agent"
+    house = await open_house(settings={"agents": {"remote": {"url": url}}})
+    running = asyncio.create_task(house.gateway.run_agent(call("remote")))
+    await asyncio.wait_for(asked.wait(), 5)
+    running.cancel()
+    with pytest.raises(WorkStopped) as stopped:
+        await running
+    await asyncio.wait_for(gone.wait(), 5)
+    server.close()
+    assert stopped.value.how == {"connection": "closed"}
 
 
 async def test_an_agent_by_url_is_sent_the_command_as_json(open_house: OpenHouse) -> None:

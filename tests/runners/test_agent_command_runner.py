@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from carapace_cron.errors import InvalidValue, NotFound, Unavailable
+from carapace_cron.errors import InvalidValue, NotFound, Unavailable, WorkStopped
 from carapace_cron.ports.host import AgentCall, AgentReply
 from carapace_cron.runners.agent_command import AgentCommandRunner, parse_agent_command
 
@@ -114,6 +115,31 @@ async def test_what_an_agent_says_is_cleaned_and_bounded(work) -> None:
     host = HostWithAgents(AgentReply("\x1b]0;title\x07" + "a" * 100_000 + "\u202e"))
     outcome = await AgentCommandRunner(host).run(work("agent: generate-report"))
     assert len(outcome.output) <= 65_536 and outcome.output.startswith("aaa")
+
+
+async def test_a_call_that_is_cancelled_ends_when_the_host_says_that_the_agent_has_stopped(work) -> None:
+    host, may_end = HostWithAgents(), asyncio.Event()
+
+    async def reluctant(call: AgentCall) -> AgentReply:
+        host.calls.append(call)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await may_end.wait()
+            raise
+        raise AssertionError("it is never done")
+
+    host.run_agent = reluctant  # type: ignore[method-assign]
+    running = asyncio.create_task(AgentCommandRunner(host).run(work("agent: summarise")))
+    while not host.calls:
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait((running,), timeout=0.05)
+    assert not running.done()
+    may_end.set()
+    with pytest.raises(WorkStopped) as stopped:
+        await running
+    assert stopped.value.how == {"agent": "stopped"}
 
 
 async def test_a_missing_agent_is_final_and_an_unreachable_one_is_not(work) -> None:

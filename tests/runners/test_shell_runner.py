@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from carapace_cron.clock import ManualClock
-from carapace_cron.errors import ConfigurationError, InvalidValue
+from carapace_cron.errors import ConfigurationError, InvalidValue, WorkStopped
 from carapace_cron.model.program import ProgramLimits, ProgramRule
 from carapace_cron.runners.shell import ShellRunner
 
@@ -278,18 +278,25 @@ async def _until_running(mark: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "sleeps", "at_most"),
+    ("script", "sleeps", "at_most", "by", "exit_status"),
     [
-        ("sleep {mark}", 1, 1.5),
-        ("sleep {mark} & sleep {mark} & wait", 2, 1.5),
-        ("(sleep {mark} & (sleep {mark} & sleep {mark})); wait", 3, 1.5),
-        ("trap : TERM; while true; do sleep {mark}; done", 1, 4.0),
-        ("setsid sleep {mark} & setsid sh -c 'setsid sleep {mark} & sleep {mark}' & sleep {mark}", 4, 4.0),
+        ("sleep {mark}", 1, 1.5, "SIGTERM", -15),
+        ("sleep {mark} & sleep {mark} & wait", 2, 1.5, "SIGTERM", -15),
+        ("(sleep {mark} & (sleep {mark} & sleep {mark})); wait", 3, 1.5, "SIGTERM", -15),
+        ("trap 'exit 5' TERM; sleep {mark} & wait", 1, 1.5, "SIGTERM", 5),
+        ("trap : TERM; while true; do sleep {mark}; done", 1, 4.0, "SIGKILL", -9),
+        (
+            "setsid sleep {mark} & setsid sh -c 'setsid sleep {mark} & sleep {mark}' & sleep {mark}",
+            4,
+            4.0,
+            "SIGKILL",
+            -15,
+        ),
     ],
-    ids=["child", "children", "grandchildren", "ignores SIGTERM", "sessions of their own"],
+    ids=["child", "children", "grandchildren", "tidies up", "ignores SIGTERM", "sessions of their own"],
 )
-async def test_cancelling_returns_when_every_descendant_is_gone(
-    script: str, sleeps: int, at_most: float, tmp_path: Path, work, mark: str
+async def test_cancelling_returns_when_every_descendant_is_gone_and_shows_how_they_went(
+    script: str, sleeps: int, at_most: float, by: str, exit_status: int, tmp_path: Path, work, mark: str
 ) -> None:
     program = tmp_path / "program"
     _script(program, script.format(mark=mark) + "\n")
@@ -298,9 +305,10 @@ async def test_cancelling_returns_when_every_descendant_is_gone(
     await _until_running(mark, sleeps)
     began = time.monotonic()
     running.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(WorkStopped) as stopped:
         await running
     assert _marked(mark) == []
+    assert stopped.value.how == {"by": by, "exitStatus": exit_status, "processesLeft": 0}
     assert time.monotonic() - began < at_most + 2
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -314,8 +322,59 @@ async def test_cancelling_twice_still_waits_for_the_end(tmp_path: Path, work, ma
     running.cancel()
     await asyncio.sleep(0)
     running.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(WorkStopped):
         await running
+    assert _marked(mark) == []
+
+
+async def test_what_it_said_until_it_was_stopped_is_kept_and_its_last_words_too(
+    tmp_path: Path, work, mark: str
+) -> None:
+    program = tmp_path / "program"
+    _script(program, f"echo begun\ntrap 'echo tidied up; exit 0' TERM\nsleep {mark} & wait\n")
+    runner = shell(tmp_path / "work", ProgramRule(name="program", path=str(program)))
+    running = asyncio.create_task(runner.run(work("program")))
+    await _until_running(mark, 1)
+    running.cancel()
+    with pytest.raises(WorkStopped) as stopped:
+        await running
+    assert stopped.value.output == "begun\ntidied up\n"
+    assert stopped.value.how == {"by": "SIGTERM", "exitStatus": 0, "processesLeft": 0}
+
+
+async def test_a_program_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path, work) -> None:
+    program = tmp_path / "program"
+    _script(program, "exec sleep 60\n")
+    runner = shell(tmp_path / "work", ProgramRule(name="program", path=str(program)))
+    running = asyncio.create_task(runner.run(work("program")))
+    while not (tmp_path / "work").exists():
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises((WorkStopped, asyncio.CancelledError)):
+        await running
+    assert list((tmp_path / "work").iterdir()) == []
+    assert _keepers() == []
+
+
+def _keepers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "launch.py" in str(one.cmdline())]
+
+
+async def test_a_keeper_that_hangs_is_killed_with_all_that_it_kept(
+    tmp_path: Path, work, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carapace_cron.runners.subprocess_run.STOP_SECONDS", 0.2)
+    program = tmp_path / "program"
+    _script(program, f"setsid sh -c 'sleep {mark} & setsid sleep {mark}' &\nsleep {mark}\n")
+    runner = shell(tmp_path / "work", ProgramRule(name="program", path=str(program)))
+    running = asyncio.create_task(runner.run(work("program")))
+    await _until_running(mark, 3)
+    (keeper,) = _keepers()
+    keeper.suspend()
+    running.cancel()
+    with pytest.raises(WorkStopped) as stopped:
+        await running
+    assert stopped.value.how == {"by": "SIGKILL", "exitStatus": -9, "processesLeft": 0}
     assert _marked(mark) == []
 
 
