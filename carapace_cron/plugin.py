@@ -53,6 +53,7 @@ from carapace_cron.runners.http import HttpRunner
 from carapace_cron.runners.registry import Runners
 from carapace_cron.runners.shell import ShellRunner
 from carapace_cron.scheduler import Scheduler
+from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
@@ -129,6 +130,7 @@ class House:
 
     jobs: Jobs
     runs: RunHistory
+    backfills: BackfillDesk
     deliveries: DeliveryDesk
     status: StatusReport
     tokens: TokenDesk
@@ -262,6 +264,7 @@ class House:
         self.runs = RunHistory(
             self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
         )
+        self.backfills = BackfillDesk(self.jobs, self._ledger, schedules, clock)
         self.deliveries = DeliveryDesk(self._deliveries, clock, wake=self._ledger.ended.set)
         self.tokens = TokenDesk(self.token_store, clock)
         self.status = StatusReport(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from carapace_cron.api.envelope import Page, enveloped
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import DeliveryState
+from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import MAX_PAGE, Jobs
 from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
@@ -29,6 +30,9 @@ class Services(Protocol):
 
     @property
     def runs(self) -> RunHistory: ...
+
+    @property
+    def backfills(self) -> BackfillDesk: ...
 
     @property
     def deliveries(self) -> DeliveryDesk: ...
@@ -55,6 +59,7 @@ def cron_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.run": enveloped(methods.run_now),
         "carapace.cron.cancel": enveloped(methods.cancel_run),
         "carapace.cron.runs": enveloped(methods.list_runs),
+        "carapace.cron.backfill": enveloped(methods.backfill_job),
         "carapace.cron.deliveries": enveloped(methods.list_deliveries),
         "carapace.cron.deliveries.resend": enveloped(methods.resend_delivery),
         "carapace.cron.validate": enveloped(methods.validate_job),
@@ -119,6 +124,11 @@ class Methods:
         cursor: str | None = None,
     ) -> Answer:
         return await self._services.runs.page(actor, RunsAsked(jobId, status, since, until, limit, cursor))
+
+    async def backfill_job(
+        self, actor: Actor, jobId: str, since: str, until: str | None = None, dryRun: bool = True
+    ) -> Answer:
+        return await self._services.backfills.backfill(actor, jobId, since, until, dry_run=dryRun)
 
     async def list_deliveries(
         self,

@@ -74,7 +74,10 @@ class Runs:
     async def backfill(
         self, plan: JobPlan, instants: Sequence[datetime], now: datetime, event: Event | None
     ) -> list[Backfilled]:
-        """Runs for past instants; see `asked.backfill`. No `event` is a dry run: nothing is written."""
+        """Runs for past instants; see `asked.backfill`. No `event` is a dry run: nothing is written.
+
+        `event` is written with the runs, if there are any, and says how many.
+        """
         if event is None:
             return await self._database.read(
                 lambda c: asked.backfill(c, plan, instants, now, actor="", dry_run=True)
@@ -82,7 +85,8 @@ class Runs:
 
         def fill(connection: sa.Connection) -> list[Backfilled]:
             filled = asked.backfill(connection, plan, instants, now, actor=event.actor, dry_run=False)
-            insert_events(connection, [event])
+            if made := sum(one.fate != "leave" for one in filled):
+                insert_events(connection, [replace(event, after={**(event.after or {}), "runs": made})])
             return filled
 
         answers = await self._database.write(fill)

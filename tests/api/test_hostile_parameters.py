@@ -52,6 +52,7 @@ GOOD: dict[str, Any] = {
     "tenant": "acme",
     "user": "eve",
     "scopes": ["jobs:read"],
+    "since": "2026-01-30T11:00:00Z",
 }
 FIELDS = (
     "name", "description", "schedule", "cronExpression", "command", "channelId", "timezone", "enabled",

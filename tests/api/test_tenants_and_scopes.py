@@ -22,6 +22,7 @@ BY_JOB = {  # method: what it needs besides the id
     "resume": {},
     "delete": {},
     "run": {},
+    "backfill": {"since": "2026-01-30T11:00:00Z"},
 }
 STRANGERS = ("bob", "charlie")
 
@@ -147,7 +148,8 @@ READS = {
 }  # fmt: skip
 WRITES = {
     "create": [_job()], "update": ["<job>", {"name": "M"}], "pause": ["<job>"], "resume": ["<job>"],
-    "run": ["<job>"], "cancel": [UNKNOWN_RUN], "deliveries.resend": [4711], "delete": ["<job>"],
+    "run": ["<job>"], "backfill": ["<job>", "2026-01-30T11:00:00Z"], "cancel": [UNKNOWN_RUN],
+    "deliveries.resend": [4711], "delete": ["<job>"],
 }  # fmt: skip
 ADMIN = {
     "tokens.create": ["acme", "eve", ["jobs:read"]], "tokens.list": [], "tokens.revoke": ["tok_1"],
