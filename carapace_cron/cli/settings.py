@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from carapace_cron import failpoints
 from carapace_cron.channels.settings import SECRET_PREFIX
+from carapace_cron.cli.remote import TOKEN_VARIABLE, URL_VARIABLE
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.settings import GatewaySettings
 from carapace_cron.model.record import expectation
@@ -26,6 +27,8 @@ from carapace_cron.settings import CronSettings
 
 PREFIX = "CARAPACE_CRON_"
 CONFIG_FILE = "carapace.toml"
+
+_OF_OTHERS = (failpoints.VARIABLE, URL_VARIABLE, TOKEN_VARIABLE)  # read elsewhere
 
 
 class Settings(BaseSettings, GatewaySettings, CronSettings):
@@ -83,7 +86,7 @@ def unknown_variables() -> list[str]:
     sentences = []
     for name in sorted(os.environ):
         short = name.removeprefix(PREFIX)
-        is_other = name == failpoints.VARIABLE or name.startswith(SECRET_PREFIX)
+        is_other = name in _OF_OTHERS or name.startswith(SECRET_PREFIX)
         if name.startswith(PREFIX) and short not in known and not is_other:
             near = difflib.get_close_matches(short, known, n=1)
             meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
