@@ -114,7 +114,8 @@ class Reporter:
             return _Fault(str(error))
         if answer.status >= 300:
             is_final = answer.status < 500 and answer.status not in _LATER
-            return _Fault(f"it answered {answer.status}", is_final, _number(answer.headers["Retry-After"]) or 0)
+            retry_after = _number(answer.headers["Retry-After"]) or 0
+            return _Fault(f"it answered {answer.status}", is_final, retry_after)
         self._body_limit = _number(answer.headers["Ping-Body-Limit"])
         return None
 
