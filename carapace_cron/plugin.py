@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from carapace_cron.api.methods import cron_methods
+from carapace_cron.api.routes import cron_routes
 from carapace_cron.channels.apprise import apprise_channel
 from carapace_cron.channels.courier import Courier
 from carapace_cron.channels.registry import Channels
@@ -26,7 +27,7 @@ from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
 from carapace_cron.errors import ConfigurationError, InvalidValue, NotFound, Unavailable
 from carapace_cron.executor import Executor
-from carapace_cron.gateway.hookspecs import Method
+from carapace_cron.gateway.hookspecs import Method, Route
 from carapace_cron.gateway.methods import method_of
 from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hookimpl
 from carapace_cron.job_store import JobStore
@@ -115,6 +116,10 @@ class CronPlugin:
         return {name: method_of(function) for name, function in cron_methods(self._house).items()}
 
     @hookimpl
+    def register_routes(self) -> Sequence[Route]:
+        return [] if self._house is None else self._house.routes()
+
+    @hookimpl
     async def identify(self, token: str) -> Actor | None:
         if self._house is None:
             raise Unavailable("the extension is not started")
@@ -173,6 +178,9 @@ class House:
             except Exception:
                 log.exception("closing went on after a failure", extra={"action": "close"})
         self._data_dir.release()
+
+    def routes(self) -> Sequence[Route]:
+        return cron_routes(self.watch, self._clock, self._host.identify)
 
     def why_not_ready(self) -> str | None:
         """None while all loops live and due instants can be recorded."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import pluggy
 
+from carapace_cron.model.actor import Actor
+
 
 @dataclass(frozen=True, slots=True)
 class AgentCall:
@@ -74,6 +76,11 @@ class Host(Protocol):
 
     async def post(self, message: HostMessage) -> None:
         """Hand a message to a host channel; returns when the host has it for good. Raises DeliveryFailed."""
+        ...
+
+    async def identify(self, token: str) -> Actor | None:
+        """Who holds a token that came another way than in a header; None when nobody knows it. Raises what
+        goes wrong with asking: then nobody is let in."""
         ...
 
     def emit(self, event: str, payload: Mapping[str, Any], *, tenant: str, user_id: str) -> None:

@@ -112,10 +112,6 @@ class MonitorDesk:
         require(actor, "monitors:read")
         return await self._find(actor, monitor_id)
 
-    async def exists(self, monitor_id: str) -> bool:
-        """For the ping doors: whoever knows the id may ask."""
-        return await self._watchlist.get(monitor_id) is not None
-
     async def create(
         self,
         actor: Actor,

@@ -13,6 +13,7 @@ from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
 from carapace_cron.ledger.deliveries import Deliveries, insert_delivery
 from carapace_cron.ledger.migrations.upgrade import upgrade
+from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import Notice
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 
@@ -100,6 +101,9 @@ class RecordingHost:
 
     async def post(self, message: HostMessage) -> None:
         self.messages.append(message)
+
+    async def identify(self, token: str) -> Actor | None:
+        return None
 
     def emit(self, event: str, payload: Mapping[str, Any], *, tenant: str, user_id: str) -> None:
         """Nobody watches here."""

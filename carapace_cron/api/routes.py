@@ -1,0 +1,27 @@
+"""The HTTP addresses of the extension besides ``/rpc``, door by door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from carapace_cron.api.pings import Identify, PingDoor
+from carapace_cron.clock import Clock
+from carapace_cron.gateway.hookspecs import Route
+from carapace_cron.ledger.pings import PingBook
+from carapace_cron.services.monitors import MonitorDesk
+
+
+class Watch(Protocol):
+    """What the doors of monitors need."""
+
+    @property
+    def pings(self) -> PingBook: ...
+
+    @property
+    def monitors(self) -> MonitorDesk: ...
+
+
+def cron_routes(watch: Watch, clock: Clock, identify: Identify) -> Sequence[Route]:
+    """`identify`: whose a token is, where a route itself finds the token."""
+    return [*PingDoor(watch.pings, watch.monitors, clock, identify).routes()]
