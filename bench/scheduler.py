@@ -1,8 +1,9 @@
 """Scheduler, job store and ledger together, durable on SQLite, beside APScheduler 3.11 in the same run.
 
 For 1,000, 10,000 and 100,000 jobs, each in a process of its own: add one job (p50, p99), start with all of
-them, idle CPU and memory, and 1,000 jobs due in the same second with a no-op runner (lateness from the due
-instant to the runner, the claim being on disk by then) while a page of 50 jobs is listed every 5 ms.
+them, idle CPU and memory, and 1,000 jobs due in the same second for an agent that answers at once (lateness
+from the due instant to the agent, the claim being on disk by then) while a page of 50 jobs is listed every
+5 ms.
 
     python bench/scheduler.py                 # all of it, about six minutes
     python bench/scheduler.py --jobs 1000     # one size
@@ -35,7 +36,6 @@ BURST = 1_000
 ADDS = 200
 IDLE_SECONDS = 20
 LEAD_SECONDS = 5
-DATABASE = "bench.sqlite"
 PEER_LIMIT = {"apscheduler-sqlite": 10_000}  # a commit for each of 100,000 jobs takes minutes to add alone
 
 
@@ -69,71 +69,25 @@ def at_second(instant: datetime) -> str:
 
 
 async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
+    from host import BenchHost
+
     from carapace_cron.clock import SystemClock
-    from carapace_cron.database import Database
-    from carapace_cron.executor import Executor
-    from carapace_cron.job_store import JobStore
-    from carapace_cron.ledger.migrations.upgrade import upgrade
-    from carapace_cron.ledger.runs import Runs
     from carapace_cron.model.actor import Actor
-    from carapace_cron.model.run import Outcome
-    from carapace_cron.objects.sqlite import SqliteObjects
-    from carapace_cron.ports.runner import Work
-    from carapace_cron.scheduler import Scheduler
-    from carapace_cron.services.board import Board
-    from carapace_cron.services.jobs import Jobs
-    from carapace_cron.services.schedules import Schedules
+    from carapace_cron.plugin import House
+    from carapace_cron.ports.host import AgentCall, AgentReply
+    from carapace_cron.settings import CronSettings
 
-    class NoOp:
-        kind = "noop"
+    late: list[float] = []
 
-        def __init__(self) -> None:
-            self.began: list[float] = []
+    def answer(call: AgentCall) -> AgentReply:
+        late.append(time.time() - datetime.fromisoformat(call.metadata["scheduledFor"]).timestamp())
+        return AgentReply("done")
 
-        def for_command(self, command: str) -> NoOp:
-            return self
-
-        def check(self, *_: Any) -> None:
-            pass
-
-        async def run(self, work: Work) -> Outcome:
-            self.began.append(time.time() - work.scheduled_for.timestamp())
-            return Outcome("success")
-
-    clock, runner, board = SystemClock(), NoOp(), Board()
+    settings = CronSettings(max_concurrent_runs=2 * BURST, min_interval_seconds=1, max_jobs_per_tenant=10**9)
+    house = House(BenchHost(folder, answer), settings, SystemClock())
     began = time.perf_counter()
-    database = Database(folder / DATABASE, upgrade)
-    await database.open()
-    ledger = Runs(database)
-    store = JobStore(SqliteObjects(database, clock), clock)
-    schedules = Schedules(timedelta(seconds=1))
-    scheduler = Scheduler(
-        ledger,
-        clock,
-        document=store.document,
-        schedule_of=schedules.of,
-        on_finished=lambda *_: None,
-    )
-    await store.load()
-    board.load(await ledger.progress())
-    for job in store.all():
-        scheduler.put(job)
-    store.subscribe(lambda job_id, job: scheduler.put(job) if job else scheduler.forget(job_id, None))
+    await house.open()
     started = time.perf_counter() - began
-
-    executor = Executor(ledger, runner, clock, owner="bench", slots=2 * BURST)
-    service = Jobs(
-        store,
-        ledger,
-        clock,
-        schedules=schedules,
-        commands=runner,
-        channels=runner,
-        board=board,
-        next_at=scheduler.next_at,
-        max_jobs_per_tenant=10**9,
-    )
-    loops = [asyncio.create_task(scheduler.run()), asyncio.create_task(executor.run())]
     gc.collect()  # as the command serve does once all is loaded
     gc.freeze()
     await asyncio.sleep(0.5)
@@ -144,23 +98,15 @@ async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
     adds = []
     for number in range(ADDS):
         began = time.perf_counter()
-        await service.create(actor, draft(quiet_schedule(number)))
+        await house.jobs.create(actor, draft(quiet_schedule(number)))
         adds.append(time.perf_counter() - began)
 
-    for _ in range(BURST - 1):
-        await service.create(actor, draft("0 0 29 2 *"))
-    first = await service.create(actor, draft("0 0 29 2 *"))
-    ids = [entry.id for entry in store.entries_of("bench", "bench")][-BURST:]
-    assert first["id"] == ids[-1]
-    due_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LEAD_SECONDS + BURST // 250)
-    for job_id in ids:
-        await store.update(job_id, lambda job: job.evolve(schedule=at_second(due_at)))
-    pages = await list_until(service, actor, due_at, lambda: len(runner.began) >= BURST)
+    due_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LEAD_SECONDS + BURST // 100)
+    for _ in range(BURST):
+        await house.jobs.create(actor, draft(at_second(due_at)))
+    pages = await list_until(house.jobs, actor, due_at, lambda: len(late) >= BURST)
     await asyncio.sleep(0.5)
-    scheduler.stop()
-    await executor.stop(5)
-    await asyncio.gather(*loops)
-    await database.close()
+    await house.close()
     return {
         "add_p50_ms": statistics.median(adds) * 1e3,
         "add_p99_ms": percentile(adds, 0.99) * 1e3,
@@ -168,12 +114,12 @@ async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
         "idle_cpu_percent": idle,
         "rss_mb": memory,
         "list_p99_ms": percentile(pages, 0.99) * 1e3,
-        **lateness(runner.began),
+        **lateness(late),
     }
 
 
 def draft(schedule: str) -> dict[str, Any]:
-    job = {"name": "bench", "command": "noop", "channelId": "gateway", "notify": "never"}
+    job = {"name": "bench", "command": "agent: report", "channelId": "gateway", "notify": "never"}
     return {**job, "schedule": schedule}
 
 
@@ -199,15 +145,21 @@ async def list_until(service: Any, actor: Any, due_at: datetime, done: Callable[
     return pages
 
 
-def fill(path: Path, count: int) -> None:
+def fill(folder: Path, count: int) -> None:
     """Write `count` jobs as the store keeps them, without going through it one by one."""
+    from host import BenchHost
+
     from carapace_cron.clock import SystemClock
+    from carapace_cron.data_dir import DataDir
     from carapace_cron.database import Database
     from carapace_cron.ids import new_job_id
     from carapace_cron.job_document import key_of, written
     from carapace_cron.ledger.migrations.upgrade import upgrade
     from carapace_cron.model.job import Job
     from carapace_cron.objects.sqlite import SqliteObjects
+    from carapace_cron.plugin import House
+    from carapace_cron.ports.host import AgentReply
+    from carapace_cron.settings import CronSettings
 
     now = datetime.now(UTC)
 
@@ -218,7 +170,7 @@ def fill(path: Path, count: int) -> None:
             user_id=f"user{number % 100}",
             name=f"job {number}",
             schedule=quiet_schedule(number),
-            command="noop",
+            command="agent: report",
             channel_id="gateway",
             created_at=now,
             updated_at=now,
@@ -226,20 +178,23 @@ def fill(path: Path, count: int) -> None:
         )
 
     async def write() -> None:
-        database = Database(path, upgrade)
+        database = Database(DataDir(folder).database, upgrade)
         await database.open()
         objects = SqliteObjects(database, SystemClock())
         for start in range(0, count, 1_000):
             made = [written(job(number), over=None) for number in range(start, min(start + 1_000, count))]
             await asyncio.gather(*(objects.put(key_of(one.id), body, if_absent=True) for one, body in made))
         await database.close()
+        house = House(BenchHost(folder, lambda call: AgentReply("")), CronSettings(), SystemClock())
+        await house.open()  # the ledger of a gateway that has run knows its jobs
+        await house.close()
 
     asyncio.run(write())
 
 
-def fill_elsewhere(path: Path, count: int) -> None:
+def fill_elsewhere(folder: Path, count: int) -> None:
     """In a process of its own, so that what filling takes is not counted as ours."""
-    command = [sys.executable, __file__, "--fill", str(path), "--jobs", str(count)]
+    command = [sys.executable, __file__, "--fill", str(folder), "--jobs", str(count)]
     subprocess.run(command, check=True)
 
 
@@ -329,7 +284,7 @@ def child(who: str, jobs: int) -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         if who == "carapace":
-            fill_elsewhere(Path(folder) / DATABASE, jobs)
+            fill_elsewhere(Path(folder), jobs)
             figures = asyncio.run(measure_ours(jobs, Path(folder)))
         else:
             durable = who.endswith("sqlite")
