@@ -14,6 +14,8 @@ from carapace_cron.errors import AddressNotAllowed, NotFound, Unavailable, WorkS
 from carapace_cron.gateway.hookspecs import Agent
 from carapace_cron.gateway.testing import Answered, House, Wire
 from carapace_cron.hookspecs import hookimpl
+from carapace_cron.outbound.address import AllowList
+from carapace_cron.outbound.client import Outbound
 from carapace_cron.ports.host import AgentCall, AgentReply
 
 OpenHouse = Callable[..., Awaitable[House]]
@@ -116,16 +118,17 @@ async def test_cancelling_the_call_closes_the_connection_of_an_agent_by_url(open
         gone.set()
         writer.close()
 
-    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/agent"
-    house = await open_house(settings={"agents": {"remote": {"url": url}}})
-    running = asyncio.create_task(house.gateway.run_agent(call("remote")))
-    await asyncio.wait_for(asked.wait(), 5)
-    running.cancel()
-    with pytest.raises(WorkStopped) as stopped:
-        await running
-    await asyncio.wait_for(gone.wait(), 5)
-    server.close()
+    client = Outbound(AllowList.parse("127.0.0.0/8"))
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/agent"
+        house = await open_house(settings={"agents": {"remote": {"url": url}}}, wire=client)
+        running = asyncio.create_task(house.gateway.run_agent(call("remote")))
+        await asyncio.wait_for(asked.wait(), 5)
+        running.cancel()
+        with pytest.raises(WorkStopped) as stopped:
+            await running
+        await asyncio.wait_for(gone.wait(), 5)
+    await client.close()
     assert stopped.value.how == {"connection": "closed"}
 
 
