@@ -11,7 +11,7 @@ Reports to a monitor how a job went.
 
   URL                the monitor's webhook: https://cron.example.com/webhook/ping/<token>
   STATUS             success, failed, or running when it has begun
-  MESSAGE            any text, such as the job's log, of which the last 40,000 bytes are sent
+  MESSAGE            any text, such as the job's log; its end is sent, as much as is kept there
   EXECUTION_TIME_MS  how long the job took, in whole milliseconds
 
 Exit status: 0 delivered; 1 not delivered, and stderr says why; 2 this usage was not followed.
@@ -29,19 +29,21 @@ misused() {
 }
 
 # The end of any text as a JSON string in ASCII: characters beyond it become \uXXXX, bytes that are not UTF-8
-# become \ufffd. awk gets the bytes as decimal numbers, so it needs to know of no encoding. A byte becomes six at
-# most, and a gateway takes 256 KiB.
+# become \ufffd. awk gets the bytes as decimal numbers, so it needs to know of no encoding. Of a report a gateway
+# keeps the first 10,000 bytes, and how a job failed is said at the end.
 json_string() {
-    printf %s "$1" | tail -c 40000 | od -A n -v -t u1 | awk '
+    printf %s "$1" | tail -c 9500 | od -A n -v -t u1 | awk '
         function emit(code) {
-            if (code == 34 || code == 92) printf "\\%c", code
-            else if (code >= 32 && code < 127) printf "%c", code
-            else if (code < 65536) printf "\\u%04x", code
+            if (code == 34 || code == 92) add(sprintf("\\%c", code))
+            else if (code == 10) add("\\n")
+            else if (code >= 32 && code < 127) add(sprintf("%c", code))
+            else if (code < 65536) add(sprintf("\\u%04x", code))
             else {
                 code -= 65536
-                printf "\\u%04x\\u%04x", 55296 + int(code / 1024), 56320 + code % 1024
+                add(sprintf("\\u%04x\\u%04x", 55296 + int(code / 1024), 56320 + code % 1024))
             }
         }
+        function add(piece) { pieces[++count] = piece; size += length(piece) }
         function begin(first) {  # the first byte of a character: how many follow, and the least it may be
             missing = first >= 240 ? 3 : first >= 224 ? 2 : 1
             code = first - (first >= 240 ? 240 : first >= 224 ? 224 : 192)
@@ -59,9 +61,14 @@ json_string() {
             else if (byte >= 194 && byte < 245) begin(byte)
             else emit(65533)
         }
-        BEGIN { printf "\"" }
         { for (i = 1; i <= NF; i++) take($i + 0) }
-        END { if (missing) emit(65533); printf "\"" }'
+        END {
+            if (missing) emit(65533)
+            for (first = 1; size > 9500; first++) size -= length(pieces[first])
+            printf "\""
+            for (i = first; i <= count; i++) printf "%s", pieces[i]
+            printf "\""
+        }'
 }
 
 # The JSON of one report.

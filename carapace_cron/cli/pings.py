@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from queue import SimpleQueue
 from threading import Thread
@@ -16,6 +17,8 @@ _START_SHARE = 1 / 3  # of the time for a report: a start that hangs leaves the 
 _END_TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.5  # after the first try; twice that after the second
 _LATER = frozenset({408, 429})  # of 4xx, those that another try may mend
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 _HEADERS = {"Content-Type": "text/plain"}
 
@@ -134,4 +137,8 @@ def _left(deadline: float) -> float:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """
+    >>> _number("10000"), _number("Sat, 21 Nov 2026 09:00:00 GMT"), _number(None), _number("9" * 5000)
+    (10000, None, None, None)
+    """
+    return int(text) if text is not None and _COUNT.fullmatch(text) else None

@@ -61,10 +61,12 @@ async def test_bytes_that_are_no_text_become_marks(monitor: BareMonitor) -> None
     assert [part.strip("\ufffd") for part in message.split(" ")] == ["a", "b\ufffd(", "c", "d", "e"]
 
 
-async def test_of_a_long_text_the_end_is_sent(monitor: BareMonitor) -> None:
-    await ended(str(SCRIPT), monitor.url, "failed", "\x01" * 100_000 + "the end")
+@pytest.mark.parametrize("character", ["x", "\n", "\x01", "é", "€", "😀"])
+async def test_of_a_long_text_the_end_is_sent(monitor: BareMonitor, character: str) -> None:
+    await ended(str(SCRIPT), monitor.url, "failed", character * 30_000 + "the end", "86400000")
     body = monitor.heard[0].body
-    assert len(body) < 256 * 1024 and json.loads(body)["message"].endswith("\x01the end")
+    assert 9_000 < len(body) <= 10_000
+    assert json.loads(body)["message"].endswith(f"{character}the end")
 
 
 async def test_it_tries_again_when_that_may_help(monitor: BareMonitor) -> None:
