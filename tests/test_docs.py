@@ -189,7 +189,7 @@ SYNONYMS = {  # what nobody may call it → the word of docs/glossary.md
     "principal": "actor",
     "customer": "tenant",
 }
-OF_THE_WIRE = {"execution_count", "next_execution_at"}  # the original extension's, in its job record
+OF_THE_WIRE = {"execution_count", "next_execution_at", "execution_time_ms"}  # the callers' names
 OF_OTHERS = {"execution_options", "get_execution_options"}  # SQLAlchemy's
 
 
