@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +67,10 @@ class Story:
     befell: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
-    async def begin(self, tally: Path) -> None:
-        """The first life, in which jobs of every kind are made; it goes on."""
+    async def begin(self, kinds: Mapping[str, Kind]) -> None:
+        """The first life, in which the jobs are made; it goes on."""
         await self.gateway.start()
-        fickle = Kind("every 1s", each_elapsed(1), "whoami", "fickle")
-        self.jobs = await create(self.gateway, {**every_kind(self.world, tally), "fickle": fickle})
+        self.jobs = await create(self.gateway, kinds)
 
     async def live(self, seconds: float) -> None:
         """Orders for a while."""
@@ -106,7 +105,7 @@ class Story:
         """Everything comes to its end; then the gateway is stopped, and judged."""
         if not self.gateway.alive:
             await self.live_again()
-        await self.live(LAST_LIFE_SECONDS)
+            await self.live(LAST_LIFE_SECONDS)
         await self.orders.settle(self.gateway)
         made = [*self.jobs.values(), *self.orders.made(evidence(self.gateway, self.world))]
         horizon = await finish(self.gateway, made)
@@ -168,8 +167,10 @@ async def story(
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     program: tuple[str, ...] = HASTY,
+    kinds: Callable[[Outside], Mapping[str, Kind]] | None = None,
 ) -> AsyncIterator[Story]:
-    """A story that has begun. `settings` and `environment`: what its gateway needs besides the usual."""
+    """A story that has begun. `settings` and `environment`: what its gateway needs besides the usual.
+    `kinds`: the jobs, by name; without it some of every kind."""
     print(f"{title}, seed {seed}")
     dice = random.Random(seed)
     # Each request on a connection of its own: a kept one may belong to a gateway that is dead by now.
@@ -188,7 +189,9 @@ async def story(
         )
         async with watched(gateway):
             told = Story(title, gateway, world, Orders(dice, world.url), dice)
-            await told.begin(folder / "tally.txt")
+            fickle = Kind("every 1s", each_elapsed(1), "whoami", "fickle")
+            usual = {**every_kind(world, folder / "tally.txt"), "fickle": fickle}
+            await told.begin(usual if kinds is None else kinds(world))
             yield told
 
 

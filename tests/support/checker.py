@@ -23,7 +23,9 @@ NOT_RUN = frozenset({"skipped", "missed"})
 SECOND = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_MISSES = re.compile(r"Cron job (?P<job>\S+) did not run\.\s+\d+ missed \((?:\S+ to )?(?P<last>\S+)\):")
+_MISSES = re.compile(
+    r"Cron job (?P<job>\S+) did not run\.\s+(?:more than )?\d+ missed \((?:\S+ to )?(?P<last>\S+)\):"
+)
 
 Due = Callable[[datetime, datetime], Iterator[datetime]]
 """(created, until) → the instants after the first, up to and with the second."""
