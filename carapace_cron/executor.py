@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -23,6 +23,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import Refused, Unavailable, WorkStopped
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
 from carapace_cron.ledger.ending import AttemptEnd, Ended, Expired
+from carapace_cron.ledger.leases import LeaseWatch
 from carapace_cron.model.job import HttpRequest, Job, RetryPolicy
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import explain
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 HEARTBEAT_SECONDS = 15.0  # four chances to renew before a lease runs out
+TAKEOVER_SECONDS = 75.0  # without a renewal: the lease, and time to stop the work when it has run out
+LATEST_CLAIM_SECONDS = 30.0  # an answer that took longer may tell of a claim that others take for abandoned
 POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
 RETRY_SECONDS = 1.0  # after the ledger refused a call
 CLAIMS_AT_ONCE = 32  # runs started, or ends recorded, before the loop serves others: a few milliseconds
@@ -58,7 +61,11 @@ class RunQueue(Protocol):
 
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal: ...
 
-    async def abandoned(self, *, now: datetime, unless_owner: str | None = None) -> list[Claim]: ...
+    async def abandoned(self, *, now: datetime, owner: str) -> list[Claim]: ...
+
+    async def leases(self) -> Mapping[str, datetime]: ...
+
+    async def claims_of(self, run_ids: Sequence[str]) -> list[Claim]: ...
 
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]: ...
 
@@ -123,6 +130,7 @@ class Executor:
         self._claims_over = asyncio.Event()
         self._gave_up = False
         self._renewed_at = clock.monotonic()
+        self._watch = LeaseWatch(TAKEOVER_SECONDS)
 
     @property
     def active(self) -> int:
@@ -134,10 +142,12 @@ class Executor:
         async with asyncio.TaskGroup() as tasks:
             recorder = tasks.create_task(self._record_loop())
             heart = tasks.create_task(self._heartbeat_loop())
+            guard = tasks.create_task(self._guard_loop())
             await self._claim_loop()
             await self._idle.wait()
             recorder.cancel()
             heart.cancel()
+            guard.cancel()
 
     async def stop(self, grace_seconds: float) -> None:
         """Claim nothing more, let attempts end for `grace_seconds`, then stop them: they are tried again
@@ -181,10 +191,7 @@ class Executor:
         now, asked_at = self._clock.now(), self._clock.monotonic()
         free = min(self._slots - len(self._active), CLAIMS_AT_ONCE)
         claimed = await self._queue.claim(owner=self._owner, slots=free, now=now, lease_until=now + LEASE)
-        if not self._active:
-            self._renewed_at = asked_at
-        for claim in claimed.claims:
-            self._start(claim)
+        self._start_all(claimed.claims, asked_at)
         for run_id, reason in claimed.cancelled.items():
             self._cancel(run_id, reason)
         for expired in claimed.expired:
@@ -196,6 +203,15 @@ class Executor:
         if claimed.next_at is None or len(self._active) >= self._slots:
             return POLL_SECONDS
         return min(max((claimed.next_at - self._clock.now()).total_seconds(), 0.001), POLL_SECONDS)
+
+    def _start_all(self, claims: Sequence[Claim], asked_at: float) -> None:
+        if not self._alone and claims and self._clock.monotonic() - asked_at > LATEST_CLAIM_SECONDS:
+            log.warning("%d claims came too late to be used", len(claims), extra={"action": "claim"})
+            return  # nobody renews their leases, so they are found
+        if not self._active:
+            self._renewed_at = asked_at
+        for claim in claims:
+            self._start(claim)
 
     def _start(self, claim: Claim) -> None:
         active = _Active(claim)
@@ -344,7 +360,6 @@ class Executor:
                 await self._beat()
             except Unavailable as error:
                 log.warning("leases wait for the ledger: %s", error, extra={"action": "renew"})
-                self._give_up_if_lease_ran_out()
             except Exception:
                 log.exception("a heartbeat failed; the next one follows", extra={"action": "renew"})
             await self._clock.wait(never, HEARTBEAT_SECONDS)
@@ -361,8 +376,7 @@ class Executor:
             for run_id, reason in renewal.cancelled.items():
                 self._cancel(run_id, reason)
         self._renewed_at = asked_at
-        left = await self._queue.abandoned(now=now, unless_owner=self._owner if self._alone else None)
-        gone = [claim for claim in left if claim.run_id not in self._active]
+        gone = [claim for claim in await self._abandoned(now) if claim.run_id not in self._active]
         if gone:
             await self._record([self._lost(claim, now) for claim in gone])
 
@@ -371,10 +385,23 @@ class Executor:
         lived_ms = max(round((now - claim.started_at).total_seconds() * 1000), 0)
         return self._end(claim, _job(claim.definition), Outcome("lost", error=error), lived_ms)
 
-    def _give_up_if_lease_ran_out(self) -> None:
-        if self._clock.monotonic() - self._renewed_at > LEASE.total_seconds() and not self._alone:
-            for run_id in list(self._active):
-                self._stop(run_id, "lost", "the lease ran out while the ledger could not be reached")
+    async def _abandoned(self, now: datetime) -> list[Claim]:
+        if self._alone:
+            return await self._queue.abandoned(now=now, owner=self._owner)
+        asked_at = self._clock.monotonic()
+        held = await self._queue.leases()
+        gone = self._watch.run_out(held, asked_at=asked_at, answered_at=self._clock.monotonic())
+        return await self._queue.claims_of(gone) if gone else []
+
+    async def _guard_loop(self) -> None:
+        """Stop the work when its leases have run out, whatever keeps the heartbeat from renewing them."""
+        never = asyncio.Event()
+        while not self._alone:
+            left = LEASE.total_seconds() - (self._clock.monotonic() - self._renewed_at)
+            if left < 1:  # better a moment early than late
+                for run_id in list(self._active):
+                    self._stop(run_id, "lost", "the lease ran out while the ledger could not be reached")
+            await self._clock.wait(never, left if left >= 1 else HEARTBEAT_SECONDS)
 
     def _cancel(self, run_id: str, reason: str) -> None:
         self._stop(run_id, "cancelled", reason)

@@ -495,7 +495,7 @@ class Scheduler:
         with self._blaming(member):
             due = _catch_up(member, min(until, self._now()))
             if due:
-                missed = [replace(one, verdict="missed", reason=_CHANGED) for one in due]
+                missed = [replace(one, verdict="missed", reason=_changed(one)) for one in due]
                 self._settled.append((member, missed))
                 self._wake.set()
 
@@ -533,6 +533,11 @@ class Scheduler:
 _late_policy = lru_cache(maxsize=1_024)(LatePolicy)  # nearly all jobs share one
 
 _CHANGED = "the job was paused, changed or deleted before this instant could start"
+
+
+def _changed(one: Occurrence) -> str:
+    """One that stands for more says so all the same."""
+    return f"{one.reason}; {_CHANGED}" if one.stands_for_more else _CHANGED
 
 
 def _notice_of_misses(missed: Sequence[Occurrence], definition: bytes, now: datetime) -> Notice | None:

@@ -235,17 +235,29 @@ def renew(connection: sa.Connection, *, owner: str, run_ids: Sequence[str], unti
     return Renewal(frozenset(run_ids) - frozenset(ours), cancelled)
 
 
-def abandoned(connection: sa.Connection, *, now: datetime, unless_owner: str | None) -> list[Claim]:
-    """Attempts whose lease ran out. With `unless_owner` also those of all other owners, however fresh
-    their lease, for a ledger that only one process can hold open."""
-    gone = runs.c.lease_until < now
-    if unless_owner is not None:
-        gone |= runs.c.lease_owner != unless_owner
+def abandoned(connection: sa.Connection, *, now: datetime, owner: str) -> list[Claim]:
+    """Attempts of all other owners, however fresh their lease, and those of `owner` whose lease ran out: for
+    a ledger that only one process can hold open."""
+    return _at_work(connection, (runs.c.lease_owner != owner) | (runs.c.lease_until < now))
+
+
+def leases(connection: sa.Connection) -> dict[str, datetime]:
+    """run id → until when its lease is said to hold, of all runs that are worked on, whoever does."""
+    rows = connection.execute(sa.select(runs.c.id, runs.c.lease_until).where(RUNNING))
+    return {row.id: row.lease_until for row in rows}
+
+
+def claims_of(connection: sa.Connection, run_ids: Sequence[str]) -> list[Claim]:
+    """The attempts under way of these runs."""
+    return [one for chunk in chunks(run_ids) for one in _at_work(connection, runs.c.id.in_(chunk))]
+
+
+def _at_work(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Claim]:
     query = (
         sa.select(runs, definitions.c.body, attempts.c.started_at.label("attempt_started_at"))
         .join(definitions, SAME_DEFINITION)
         .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
-        .where(RUNNING, gone)
+        .where(RUNNING, condition)
     )
     return [
         _claim(row, row.lease_owner, row.attempt, row.attempt_started_at, None)

@@ -132,11 +132,17 @@ class Runs:
         )
 
     @failpoint("ledger.abandoned")
-    async def abandoned(self, *, now: datetime, unless_owner: str | None = None) -> list[Claim]:
-        """Attempts that nobody works on any more; see `claiming.abandoned`."""
-        return await self._database.read(
-            lambda c: claiming.abandoned(c, now=now, unless_owner=unless_owner)
-        )
+    async def abandoned(self, *, now: datetime, owner: str) -> list[Claim]:
+        """Attempts that nobody works on any more if `owner` is the only one who can; see `claiming`."""
+        return await self._database.read(lambda c: claiming.abandoned(c, now=now, owner=owner))
+
+    async def leases(self) -> dict[str, datetime]:
+        """run id → until when its lease is said to hold, of all runs that are worked on."""
+        return await self._database.read(claiming.leases)
+
+    async def claims_of(self, run_ids: Sequence[str]) -> list[Claim]:
+        """The attempts under way of these runs, whoever works on them."""
+        return await self._database.read(lambda c: claiming.claims_of(c, run_ids))
 
     @failpoint("ledger.record_ends")
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:

@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 CALLS: dict[str, Callable[[sa.Connection], Any]] = {
     "claim": lambda c: claiming.claim(c, owner="o", slots=5, now=NOW, lease_until=NOW),
     "renew": lambda c: claiming.renew(c, owner="o", run_ids=["run_1"], until=NOW),
-    "abandoned": lambda c: claiming.abandoned(c, now=NOW, unless_owner="o"),
+    "abandoned": lambda c: claiming.abandoned(c, now=NOW, owner="o"),
     "what is in the way": lambda c: planning.alive_runs(c, ["job_1", "job_2"]),
     "set free": lambda c: ending.set_next_free(c, ["job_1"], NOW),
     "cancel all": lambda c: ending.cancel_runs(c, "job_1", "why", NOW),
