@@ -283,6 +283,7 @@ class House:
             clock,
             channels=self._channels,
             max_monitors_per_tenant=self._settings.max_monitors_per_tenant,
+            notices_wait=self._ledger.ended,
         )
         self._upkeep = Upkeep(
             self.jobs,
@@ -407,6 +408,7 @@ class House:
             self._start_loop("ownership", self._ownership.run(), self._ownership.stop)
         self._start_loop("upkeep", self._upkeep.run(), self._upkeep.stop)
         self._start_loop("courier", self._courier.run(), self._courier.stop)
+        self._start_loop("watchman", self.watch.watchman.run(), self.watch.watchman.stop)
         self._start_loop("pings", self.watch.pings.run(), self.watch.pings.stop)
         grace = self._settings.shutdown_grace_seconds
         self._start_loop("executor", self._executor.run(), lambda: self._executor.stop(grace))
@@ -445,6 +447,8 @@ class House:
             found.insert(0, self._displaced)
         if not self._objects.conditional_writes:
             found.insert(0, f"{self._settings.job_store} has no conditional writes: run one gateway only")
+        if self.watch.watchman.trouble is not None:
+            found.insert(0, f"monitors wait to be looked at: {self.watch.watchman.trouble}")
         if self._scheduler.trouble is not None:
             found.insert(0, f"due jobs wait for the ledger: {self._scheduler.trouble}")
         return found

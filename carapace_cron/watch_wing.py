@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from carapace_cron.clock import Clock
 from carapace_cron.database import Database
-from carapace_cron.ledger.pings import PingBook
+from carapace_cron.ledger.pings import PingBook, Pings
+from carapace_cron.ledger.settling import Settled
 from carapace_cron.ledger.watch_history import WatchHistory
 from carapace_cron.ledger.watchlist import Watchlist
+from carapace_cron.monitors.watchman import Watchman
 from carapace_cron.services.monitors import ChannelRules, MonitorDesk
 
 
 class WatchWing:
-    """`pings` takes what doors hear; `monitors` are the use cases."""
+    """`pings` takes what doors hear; `monitors` are the use cases; the watchman notices what did not come."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, channels: ChannelRules, max_monitors_per_tenant: int
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        channels: ChannelRules,
+        max_monitors_per_tenant: int,
+        notices_wait: asyncio.Event,
     ) -> None:
-        self.pings = PingBook(database, lambda connection, one, after: one)
+        """`notices_wait` wakes the courier."""
+        watchlist = Watchlist(database, self._settled)
+        self._notices_wait = notices_wait
+        self.watchman = Watchman(watchlist, clock)
+        self.pings = PingBook(Pings(database, self._settled))
         self.monitors = MonitorDesk(
-            Watchlist(database),
+            watchlist,
             WatchHistory(database),
             clock,
             channels=channels,
             max_monitors_per_tenant=max_monitors_per_tenant,
-            wake=lambda: None,
         )
+
+    def _settled(self, settled: Settled) -> None:
+        self.watchman.note(settled.look_at)
+        if settled.told:
+            self._notices_wait.set()

@@ -20,7 +20,10 @@ PACKAGE = Path(__file__).parent.parent / "carapace_cron"
 # The classes through which the engine and the services reach a store.
 DOORS = {
     "ledger/runs.py": "Runs",
+    "ledger/in_force.py": "InForce",
     "ledger/deliveries.py": "Deliveries",
+    "ledger/pings.py": "Pings",
+    "ledger/watchlist.py": "Watchlist",
     "objects/memory.py": "MemoryObjects",
     "objects/sqlite.py": "SqliteObjects",
     "objects/s3.py": "S3Objects",
@@ -51,7 +54,7 @@ def test_every_method_that_writes_has_its_point(file: str) -> None:
         for method, source in methods_of(file)
         if any(one in source for one in WRITES) or (file.startswith("objects/") and method.name in VERBS)
     ]
-    assert len(writing) >= 4
+    assert writing
     assert [method.name for method in writing if len(points_of(method)) != 1] == []
 
 

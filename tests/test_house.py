@@ -16,7 +16,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "ids", "failpoints"),
     ("schedule", "outbound"),
     ("model", "settings"),
-    ("ports", "hookspecs", "database", "data_dir", "occurrences", "monitors.status", "monitors.alarm"),
+    (
+        "ports", "hookspecs", "database", "data_dir", "occurrences", "calendars",
+        "monitors.status", "monitors.alarm", "monitors.sentences",
+    ),
     ("objects", "job_index", "job_document", "job_store", "ledger", "runners", "channels"),
     ("scheduler", "executor", "channels.courier", "monitors"),
     ("services",),

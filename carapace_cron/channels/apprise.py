@@ -21,7 +21,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from carapace_cron.channels.settings import KindSettings, read_settings
 from carapace_cron.errors import ConfigurationError
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice
 from carapace_cron.model.run import bounded
 from carapace_cron.ports.channel import Channel, DeliveryFailed
 
@@ -71,7 +71,7 @@ class AppriseChannel:
         self._sending = False  # a thread works, be it one that nobody waits for any more
         self._told: tuple[str, set[int]] = ("", set())  # a notice's id, and which services took it
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: AnyNotice) -> None:
         """In a thread of this channel's own, so that a slow service delays nobody else."""
         if self._sending:
             raise DeliveryFailed("the send before this one is still stuck in the service's client")

@@ -21,7 +21,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError
 from carapace_cron.ids import stable_fraction
 from carapace_cron.ledger.deliveries import Deliveries, Head, UnreadableNotice
-from carapace_cron.model.notice import Delivery, Notice
+from carapace_cron.model.notice import AnyNotice, Delivery
 from carapace_cron.model.untrusted import one_line, presentable
 from carapace_cron.ports.channel import Channel, DeliveryFailed
 
@@ -225,7 +225,7 @@ class Courier:
             return DeliveryFailed(f"the channel failed unexpectedly ({type(error).__name__}); see the log")
         return None
 
-    def _no_channel(self, notice: Notice) -> DeliveryFailed:
+    def _no_channel(self, notice: AnyNotice) -> DeliveryFailed:
         """Not permanent if nobody has it: settings may be wrong for an hour, and the results should survive
         that. One that is others' is theirs: it must not wait at the head of their row."""
         name = f'channel "{notice.channel_id}"'

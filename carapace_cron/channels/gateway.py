@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carapace_cron.channels.envelope import envelope
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice
 from carapace_cron.ports.host import Host, HostMessage
 
 
@@ -16,7 +16,7 @@ class HostChannelAdapter:
         self._host = host
         self._channel_id = channel_id
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: AnyNotice) -> None:
         """Returns when the host has it for good. Raises what `Host.post` raises: `DeliveryFailed`."""
         await self._host.post(
             HostMessage(

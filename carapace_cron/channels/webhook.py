@@ -23,7 +23,7 @@ from carapace_cron.channels.settings import KindSettings, read_settings
 from carapace_cron.clock import Clock
 from carapace_cron.errors import AddressNotAllowed, Refused, Unavailable
 from carapace_cron.hookspecs import ChannelFactory
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice
 from carapace_cron.outbound.headers import check_headers
 from carapace_cron.ports.channel import Channel, DeliveryFailed
 
@@ -110,7 +110,7 @@ class WebhookChannel:
         self._http = http
         self._clock = clock
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: AnyNotice) -> None:
         body = json.dumps(envelope(notice), ensure_ascii=False, separators=(",", ":")).encode()
         now = self._clock.now()
         try:
@@ -138,7 +138,7 @@ class WebhookChannel:
     async def close(self) -> None:
         """Nothing is held open: the client is the house's."""
 
-    def _headers(self, notice: Notice, body: bytes, now: datetime) -> dict[str, str]:
+    def _headers(self, notice: AnyNotice, body: bytes, now: datetime) -> dict[str, str]:
         timestamp = str(int(now.timestamp()))
         headers = {name: value.get_secret_value() for name, value in self._settings.headers.items()}
         headers |= {

@@ -1,7 +1,8 @@
 """The outbox: notices that wait for their channel, in order per channel, and the record of how it went.
 
-A notice is written by `insert_delivery` in the transaction that ends its run, or that records the misses
-it tells of, so there is no moment at which it could get lost. The courier does the rest, one write a step.
+A notice is written by `insert_delivery` in the transaction of what it tells of (the end of a run, misses,
+the incident of a monitor), so there is no moment at which it could get lost. The courier does the rest, one
+write a step.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.statements import insert_for
-from carapace_cron.ledger.tables import deliveries, runs
-from carapace_cron.model.notice import Delivery, DeliveryState, Notice
+from carapace_cron.ledger.tables import deliveries
+from carapace_cron.model.notice import NOTICES, AnyNotice, Delivery, DeliveryState, Notice
 from carapace_cron.model.run import ERROR_LIMIT, bounded
 from carapace_cron.model.untrusted import clean, presentable
 
@@ -26,6 +27,7 @@ from carapace_cron.model.untrusted import clean, presentable
 _WAITING = deliveries.c.state == sa.literal_column("'waiting'")
 _UNDELIVERABLE = deliveries.c.state == sa.literal_column("'undeliverable'")
 _ONE_MORE = deliveries.c.tries + 1
+_OF_RUNS = deliveries.c.subject.startswith("run_", autoescape=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,15 @@ class UnreadableNotice(CarapaceError):
         self.sequence = sequence
 
 
-def insert_delivery(connection: sa.Connection, notice: Notice, now: datetime) -> None:
+def insert_delivery(connection: sa.Connection, notice: AnyNotice, now: datetime) -> None:
     """Put `notice` last in its channel's row, to be sent at once. A repeat (same id) changes nothing."""
     kept = presentable(notice)
     statement = insert_for(connection, deliveries).values(
         id=kept.id,
         channel_id=kept.channel_id,
-        run_id=kept.run_id,
+        tenant=kept.tenant,
+        user_id=kept.user_id,
+        subject=kept.run_id if isinstance(kept, Notice) else kept.monitor_id,
         body=kept.model_dump_json(by_alias=True, exclude_none=True).encode(),
         state="waiting",
         tries=0,
@@ -140,7 +144,7 @@ class Deliveries:
 
     async def of_run(self, run_id: str) -> list[Delivery]:
         """What was said about one run, oldest first."""
-        query = sa.select(deliveries).where(deliveries.c.run_id == run_id).order_by(deliveries.c.sequence)
+        query = sa.select(deliveries).where(deliveries.c.subject == run_id).order_by(deliveries.c.sequence)
         return await self._all(query)
 
     async def page(
@@ -150,25 +154,27 @@ class Deliveries:
         user_id: str | None = None,
         state: DeliveryState | None = None,
         channel_id: str | None = None,
+        of_runs: bool = True,
+        of_monitors: bool = True,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Delivery]:
         """At most `limit` deliveries, newest first; those with a sequence under `before`.
 
-        `tenant` and `user_id` are those of the runs; None: everybody's, which is the operator's to see.
+        `tenant` and `user_id`: whose; None: everybody's, which is the operator's to see.
         """
         query = sa.select(deliveries).order_by(deliveries.c.sequence.desc()).limit(limit)
-        if tenant is not None or user_id is not None:
-            query = query.join(runs, runs.c.id == deliveries.c.run_id)
         wanted = (
-            (runs.c.tenant, tenant),
-            (runs.c.user_id, user_id),
+            (deliveries.c.tenant, tenant),
+            (deliveries.c.user_id, user_id),
             (deliveries.c.state, state),
             (deliveries.c.channel_id, channel_id),
         )
         for column, value in wanted:
             if value is not None:
                 query = query.where(column == value)
+        if of_runs != of_monitors:
+            query = query.where(_OF_RUNS if of_runs else ~_OF_RUNS)
         if before is not None:
             query = query.where(deliveries.c.sequence < before)
         return await self._all(query)
@@ -217,7 +223,7 @@ _HEADS = _heads()
 
 def _delivery(row: sa.Row[Any]) -> Delivery:
     try:
-        notice = Notice.model_validate_json(row.body)
+        notice = NOTICES.validate_json(row.body)
     except ValidationError as error:
         raise UnreadableNotice(row.sequence) from error
     return Delivery(

@@ -126,10 +126,10 @@ def prune(connection: sa.Connection, before: datetime) -> int:
     old = (
         sa.select(runs.c.id)
         .where(runs.c.sequence.in_(oldest), runs.c.finished_at < before)
-        .where(~sa.exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == "waiting"))
+        .where(~sa.exists().where(deliveries.c.subject == runs.c.id, deliveries.c.state == "waiting"))
     )
     ids = list(connection.execute(old).scalars())
-    for column in (attempts.c.run_id, deliveries.c.run_id, runs.c.id):
+    for column in (attempts.c.run_id, deliveries.c.subject, runs.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(ids)))
     if not ids:
         connection.execute(_DELETE_UNUSED)

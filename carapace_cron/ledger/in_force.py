@@ -51,7 +51,7 @@ class InForce:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @failpoint("ledger.put_in_force")
+    @failpoint("in_force.put")
     async def put(self, jobs: Sequence[Job], *, told: bool = True) -> list[str]:
         """Put definitions in force, tombstones too; older ones than are in force already change nothing.
 

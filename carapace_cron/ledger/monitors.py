@@ -6,29 +6,38 @@ passing of time, a person.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
+from carapace_cron.calendars import calendar_of
+from carapace_cron.errors import InvalidValue
 from carapace_cron.ids import unique_key
 from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import dependencies, flips, from_micros, monitors, pings, to_micros
+from carapace_cron.model.calendar import Blackout, CalendarPolicy
 from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun, Shown
+from carapace_cron.monitors.alarm import AT_REST, Alarm
 from carapace_cron.monitors.status import expected_at, shown
 from carapace_cron.schedule import Schedule, parse
+from carapace_cron.schedule.calendar import Calendar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A monitor, its health and its alarm. `alarm` is JSON of ``monitors/alarm.py``; None: at rest."""
+    """Monitor, health and alarm. `look_at`: when something happens by itself; None: nothing will."""
 
     monitor: Monitor
     health: Health = field(default_factory=Health)
-    alarm: dict[str, Any] | None = None
+    alarm: Alarm = AT_REST
     look_at: datetime | None = None
 
     def with_health(self, health: Health) -> Watched:
@@ -38,6 +47,14 @@ class Watched:
     def due(self) -> Schedule | None:
         """The parsed schedule; None where the period counts."""
         return None if self.monitor.schedule is None else schedule_of(self.monitor)
+
+    @property
+    def maintenance(self) -> Calendar | None:
+        return _windows(self.monitor.maintenance, self.monitor.timezone)
+
+    @property
+    def quiet(self) -> Calendar | None:
+        return _windows(self.monitor.quiet, self.monitor.timezone)
 
     @property
     def expected_at(self) -> datetime | None:
@@ -60,34 +77,44 @@ def _parsed(text: str, zone: str, anchor: datetime) -> Schedule:
     return parse(text, zone, anchor=anchor)
 
 
+def _windows(blackouts: tuple[Blackout, ...], zone: str) -> Calendar | None:
+    return _calendar(blackouts, zone) if blackouts else None
+
+
+@lru_cache(maxsize=1_024)
+def _calendar(blackouts: tuple[Blackout, ...], zone: str) -> Calendar:
+    return calendar_of(CalendarPolicy(blackouts=blackouts), zone)
+
+
 def find(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
-    """The monitors of these ids; those that do not exist are left out."""
-    found: dict[str, Watched] = {}
-    for chunk in chunks(monitor_ids):
-        for row in connection.execute(_BY_ID, {"ids": chunk}):
-            found[row.id] = _watched(row)
-    return found
+    """The monitors of these ids; those that do not exist, or that another version wrote, are left out."""
+    return _by_id(connection, monitor_ids, _BY_ID)
 
 
 def find_to_change(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
     """As `find`, and nobody else changes them until the transaction ends. Locked in one order, so that two
     writers never wait for each other."""
-    found: dict[str, Watched] = {}
-    for chunk in chunks(sorted(monitor_ids)):
-        for row in connection.execute(_BY_ID_LOCKED, {"ids": chunk}):
-            found[row.id] = _watched(row)
-    return found
+    return _by_id(connection, sorted(set(monitor_ids)), _BY_ID_LOCKED)
+
+
+def _by_id(
+    connection: sa.Connection, monitor_ids: Sequence[str], query: sa.Select[Any]
+) -> dict[str, Watched]:
+    return {
+        one.monitor.id: one
+        for chunk in chunks(monitor_ids)
+        for one in _readable(connection.execute(query, {"ids": chunk}))
+    }
 
 
 def find_by_slug(connection: sa.Connection, tenant: str, user_id: str, slug: str) -> Watched | None:
-    row = connection.execute(_BY_SLUG, {"tenant": tenant, "user": user_id, "slug": slug}).first()
-    return None if row is None else _watched(row)
+    rows = connection.execute(_BY_SLUG, {"tenant": tenant, "user": user_id, "slug": slug})
+    return next(_readable(rows), None)
 
 
 def of_user(connection: sa.Connection, tenant: str, user_id: str) -> list[Watched]:
     """All monitors of a user, in the order of their creation."""
-    rows = connection.execute(_OF_USER, {"tenant": tenant, "user": user_id})
-    return [_watched(row) for row in rows]
+    return list(_readable(connection.execute(_OF_USER, {"tenant": tenant, "user": user_id})))
 
 
 def count(connection: sa.Connection, tenant: str) -> int:
@@ -105,10 +132,17 @@ def insert(connection: sa.Connection, one: Watched) -> None:
 def keep(connection: sa.Connection, some: Sequence[Watched], made: Sequence[tuple[str, Flip]]) -> None:
     """Write down health and alarm of `some`, and the flips that were made: (monitor id, flip)."""
     if some:
-        values = [{"monitor": one.monitor.id} | _state_values(one) for one in some]
-        connection.execute(_KEEP, values)
+        connection.execute(_KEEP, [{"monitor": one.monitor.id} | _state_values(one) for one in some])
     if made:
         connection.execute(sa.insert(flips), [_flip_values(monitor_id, flip) for monitor_id, flip in made])
+
+
+def wake_dependents(connection: sa.Connection, parent_ids: Sequence[str], now: datetime) -> bool:
+    """What muted the monitors that depend on these is over: have them looked at. Whether there are any."""
+    woken = 0
+    for chunk in chunks(sorted(parent_ids)):
+        woken += connection.execute(_WAKE, {"ids": chunk, "now": now}).rowcount
+    return woken > 0
 
 
 def redefine(connection: sa.Connection, one: Watched) -> None:
@@ -146,10 +180,35 @@ def _depend(connection: sa.Connection, monitor: Monitor) -> None:
         connection.execute(sa.insert(dependencies), rows)
 
 
-def to_look_at(connection: sa.Connection, now: datetime, limit: int) -> list[Watched]:
-    """Those to which something happens by itself by `now`, the earliest first."""
-    query = sa.select(monitors).where(monitors.c.look_at <= now).order_by(monitors.c.look_at).limit(limit)
-    return [_watched(row) for row in connection.execute(query)]
+def to_look_at(connection: sa.Connection, now: datetime, limit: int) -> list[str]:
+    """The ids of those to which something happens by itself by `now`, the earliest first."""
+    query = sa.select(monitors.c.id).where(monitors.c.look_at <= now).order_by(monitors.c.look_at)
+    return list(connection.execute(query.limit(limit)).scalars())
+
+
+def next_look(connection: sa.Connection) -> datetime | None:
+    """When the next of those is."""
+    query = sa.select(monitors.c.look_at).where(monitors.c.look_at.is_not(None))
+    return connection.execute(query.order_by(monitors.c.look_at).limit(1)).scalar()
+
+
+def put_off(connection: sa.Connection, monitor_ids: Sequence[str], until: datetime) -> None:
+    """Look at these no sooner: nobody can read them."""
+    for chunk in chunks(monitor_ids):
+        connection.execute(sa.update(monitors).where(monitors.c.id.in_(chunk)).values(look_at=until))
+
+
+def _readable(rows: Iterable[AnyRow]) -> Iterator[Watched]:
+    """Those that this version can read; of the others it says so, and they stop nobody."""
+    for row in rows:
+        try:
+            one = _watched(row)
+            _ = one.due, one.maintenance, one.quiet
+        except (ValidationError, InvalidValue) as error:
+            sentence = "monitor %s cannot be read by this version and is left as it is: %s"
+            log.error(sentence, row.id, type(error).__name__, extra={"action": "monitor_unreadable"})
+        else:
+            yield one
 
 
 @lru_cache(maxsize=4_096)
@@ -163,12 +222,34 @@ def _watched(row: AnyRow) -> Watched:
         pings=row.pings,
         last_ping_at=row.last_ping_at,
         last_duration_ms=row.last_duration_ms,
+        expected_after=row.expected_after,
         runs=tuple(_open_run(*one) for one in row.open_runs or ()),
         failures_in_row=row.failures_in_row,
         ends=row.ends,
         deadline=row.deadline,
     )
-    return Watched(_monitor(row.body), health, row.alarm, row.look_at)
+    return Watched(_monitor(row.body), health, _alarm(row.alarm), row.look_at)
+
+
+def _alarm(kept: dict[str, Any] | None) -> Alarm:
+    if kept is None:
+        return AT_REST
+    values: dict[str, Any] = {
+        name: from_micros(value) if name in _INSTANTS else value for name, value in kept.items()
+    }
+    return Alarm(**values)
+
+
+def _alarm_values(alarm: Alarm) -> dict[str, Any] | None:
+    """What differs from an alarm at rest; None: nothing does."""
+    if alarm == AT_REST:
+        return None
+    kept = {name: getattr(alarm, name) for name in _ALARM if getattr(alarm, name) != getattr(AT_REST, name)}
+    return {name: to_micros(value) if name in _INSTANTS else value for name, value in kept.items()}
+
+
+_ALARM = tuple(one.name for one in fields(Alarm))
+_INSTANTS = frozenset(("since", "told_at", "reminded_at", "acknowledged_at"))
 
 
 def _open_run(rid: str, started: int, sign: int, overdue: bool) -> OpenRun:
@@ -195,11 +276,12 @@ def _state_values(one: Watched) -> dict[str, Any]:
         "pings": health.pings,
         "last_ping_at": health.last_ping_at,
         "last_duration_ms": health.last_duration_ms,
+        "expected_after": health.expected_after,
         "open_runs": runs or None,
         "failures_in_row": health.failures_in_row,
         "ends": health.ends,
         "deadline": health.deadline,
-        "alarm": one.alarm,
+        "alarm": _alarm_values(one.alarm),
         "look_at": one.look_at,
     }
 
@@ -233,6 +315,17 @@ _PARENTS = sa.select(dependencies.c.parent_id).where(
 _DEPENDENTS = sa.select(dependencies.c.monitor_id).where(
     dependencies.c.parent_id == sa.bindparam("parent")
 )
+_WAKE = (
+    sa.update(monitors)
+    .where(
+        monitors.c.id.in_(
+            sa.select(dependencies.c.monitor_id).where(
+                dependencies.c.parent_id.in_(sa.bindparam("ids", expanding=True))
+            )
+        )
+    )
+    .values(look_at=sa.bindparam("now", type_=monitors.c.look_at.type))
+)
 _KEEP = (
     sa.update(monitors)
     .where(monitors.c.id == sa.bindparam("monitor"))
@@ -244,6 +337,7 @@ _KEEP = (
                 "pings",
                 "last_ping_at",
                 "last_duration_ms",
+                "expected_after",
                 "open_runs",
                 "failures_in_row",
                 "ends",

@@ -1,7 +1,8 @@
 """Pings: kept durably, many at once, each with what it made of its monitor in the same transaction.
 
-`record_pings` works on a connection, inside the writer's transaction; `PingBook` is the door to it. A ping is
-answered after the commit, and a book that has too much waiting says so instead of taking more.
+`record_pings` works on a connection, inside the writer's transaction; `Pings` is the door to it, `PingBook`
+the queue before the door: a ping is answered after the commit, and a book that has too much waiting says so
+instead of taking more.
 """
 
 from __future__ import annotations
@@ -16,19 +17,17 @@ import sqlalchemy as sa
 
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError, Unavailable
-from carapace_cron.ledger.monitors import Watched, find, keep
+from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import pings
-from carapace_cron.model.monitor import BODY_LIMIT, Flip, Ping
-from carapace_cron.monitors.status import After, passed, pinged
+from carapace_cron.model.monitor import BODY_LIMIT, Ping
+from carapace_cron.monitors.status import After, pinged
 
 PINGS_PER_WRITE = 256
 MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
 KEPT_PINGS = 1_000  # of one monitor, the newest
 PRUNE_EVERY = 100  # pings of one monitor
 USER_AGENT_LIMIT = 200
-
-Alarming = Callable[[sa.Connection, Watched, After], Watched]
-"""What the alarm makes of a change, within its transaction: it writes notices and answers what to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +51,52 @@ class Busy(CarapaceError):
     """More pings wait than can be kept in time: try again in a few seconds."""
 
 
+class Pings:
+    """Raises `Unavailable` when the database cannot be used; then nothing was kept, as far as is known."""
+
+    def __init__(self, database: Database, on_settled: Callable[[Settled], None]) -> None:
+        """`on_settled` hears after each commit what it did to monitors."""
+        self._database = database
+        self._on_settled = on_settled
+
+    @failpoint("pings.record")
+    async def record(self, arrivals: Sequence[Arrival]) -> list[Recorded | None]:
+        """Keep pings in their order, all in one transaction; an answer each, None = no such monitor."""
+        answers, settled = await self._database.write(lambda c: record_pings(c, arrivals))
+        self._on_settled(settled)
+        return answers
+
+
 def record_pings(
-    connection: sa.Connection, arrivals: Sequence[Arrival], alarming: Alarming
-) -> list[Recorded | None]:
+    connection: sa.Connection, arrivals: Sequence[Arrival]
+) -> tuple[list[Recorded | None], Settled]:
     """Keep pings in their order; an answer each."""
-    watched = find(connection, list({one.monitor_id for one in arrivals}))
-    answers: list[Recorded | None] = []
-    rows: list[dict[str, Any]] = []
-    made: list[tuple[str, Flip]] = []
-    touched: set[str] = set()
-    for arrival in arrivals:
-        one = watched.get(arrival.monitor_id)
-        if one is None:
-            answers.append(None)
-            continue
-        for after in _judged(one, arrival.ping):
-            one = alarming(connection, one.with_health(after.health), after)
-            if after.flip is not None:
-                made.append((one.monitor.id, after.flip))
-        watched[one.monitor.id] = one
-        touched.add(one.monitor.id)
-        rows.append(_row(arrival, after))
-        answers.append(Recorded(one.monitor.id, after.health.pings, after))
+    settling = Settling(connection, list({one.monitor_id for one in arrivals}))
+    answers = [_taken(settling, arrival) for arrival in arrivals]
+    rows = [_row(one, answer) for one, answer in zip(arrivals, answers, strict=True) if answer is not None]
     if rows:
         connection.execute(sa.insert(pings), rows)
-        keep(connection, [watched[monitor_id] for monitor_id in touched], made)
         _prune(connection, answers)
-    return answers
+    return answers, settling.keep()
 
 
-def _judged(one: Watched, ping: Ping) -> tuple[After, ...]:
+def _taken(settling: Settling, arrival: Arrival) -> Recorded | None:
     """First the silence until the ping, then the ping: a late one comes after the flip of its lateness."""
-    due = one.due
-    silence = passed(one.monitor, one.health, due, ping.at)
-    after = pinged(one.monitor, silence.health, due, ping)
-    return (after,) if silence.flip is None else (silence, after)
+    monitor_id, ping = arrival.monitor_id, arrival.ping
+    if monitor_id not in settling:
+        return None
+    settling.pass_time(monitor_id, ping.at, ping.at)
+    one = settling[monitor_id]
+    after = pinged(one.monitor, one.health, one.due, ping)
+    settling.settle(monitor_id, ping.at, after, ping)
+    return Recorded(monitor_id, after.health.pings, after)
 
 
-def _row(arrival: Arrival, after: After) -> dict[str, Any]:
-    ping = arrival.ping
+def _row(arrival: Arrival, recorded: Recorded) -> dict[str, Any]:
+    ping, after = arrival.ping, recorded.after
     return {
         "monitor_id": arrival.monitor_id,
-        "n": after.health.pings,
+        "n": recorded.n,
         "at": ping.at,
         "kind": after.kind,
         "rid": ping.rid,
@@ -122,13 +125,11 @@ _OLD = sa.delete(pings).where(
 class PingBook:
     """`record` answers when the ping is durable. `run` is the loop that writes; `stop` lets it end."""
 
-    def __init__(self, database: Database, alarming: Alarming) -> None:
-        self._database = database
-        self._alarming = alarming
+    def __init__(self, pings: Pings) -> None:
+        self._pings = pings
         self._waiting: list[tuple[Arrival, asyncio.Future[Recorded | None]]] = []
         self._filled = asyncio.Event()
         self._stopping = False
-        self.told = asyncio.Event()  # set after each write: a notice may be waiting
 
     async def record(self, arrival: Arrival) -> Recorded | None:
         """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
@@ -159,7 +160,7 @@ class PingBook:
         """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
         arrivals = [arrival for arrival, _ in batch]
         try:
-            answers = await self._database.write(lambda c: record_pings(c, arrivals, self._alarming))
+            answers = await self._pings.record(arrivals)
         except Unavailable as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001  # whatever a ping's write raised is that ping's answer
@@ -172,7 +173,6 @@ class PingBook:
             for (_, future), answer in zip(batch, answers, strict=True):
                 with suppress(asyncio.InvalidStateError):  # who asked went away
                     future.set_result(answer)
-            self.told.set()
 
 
 def _fail(batch: Sequence[tuple[Arrival, asyncio.Future[Any]]], error: Exception) -> None:

@@ -162,13 +162,15 @@ attempts = sa.Table(
     sa.Column("metadata", sa.JSON),
 )
 
-deliveries = sa.Table(  # the outbox: written with the end of the run, or the misses, that it tells of
+deliveries = sa.Table(  # the outbox: written with what it tells of
     "deliveries",
     metadata,
     sa.Column("sequence", sa.Integer, primary_key=True),
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("channel_id", sa.Text, nullable=False),
-    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),  # the id of the run or the monitor that it tells of
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
@@ -183,7 +185,8 @@ deliveries = sa.Table(  # the outbox: written with the end of the run, or the mi
         sqlite_where=sa.text("state = 'waiting'"),
         postgresql_where=sa.text("state = 'waiting'"),
     ),
-    sa.Index("deliveries_by_run", "run_id"),
+    sa.Index("deliveries_by_subject", "subject"),
+    sa.Index("deliveries_by_tenant", "tenant", "sequence"),
 )
 
 chains = sa.Table(  # whose end starts a run of whom; of jobs that are in force and enabled
@@ -229,6 +232,7 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("pings", sa.Integer, nullable=False),
     sa.Column("last_ping_at", InstantColumn),
     sa.Column("last_duration_ms", sa.Integer),
+    sa.Column("expected_after", InstantColumn),
     sa.Column("open_runs", sa.JSON),  # of those that have begun: [[rid, started, last sign, overdue], …]
     sa.Column("failures_in_row", sa.Integer, nullable=False),
     sa.Column("ends", sa.Text, nullable=False),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -17,17 +18,31 @@ from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger import monitors
 from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.monitors import Watched
+from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.model.monitor import LONGEST_SLUG, Monitor
-from carapace_cron.monitors.status import After, redefined
+from carapace_cron.monitors.alarm import Alarm
+from carapace_cron.monitors.status import After
+
+UNREADABLE_PAUSE = timedelta(hours=1)  # until a monitor that another version wrote is looked at again
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a monitor. None = that part stays as it is."""
+    """What becomes of a monitor at `at`. None = that part stays as it is."""
 
+    at: datetime
     monitor: Monitor | None = None
     after: After | None = None
+    alarm: Alarm | None = None
     event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How many monitors were looked at, and when the next one is to be; None: nothing happens by itself."""
+
+    count: int
+    next_at: datetime | None
 
 
 Decision = Callable[[Watched], Change]
@@ -37,8 +52,10 @@ Decision = Callable[[Watched], Change]
 class Watchlist:
     """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_settled: Callable[[Settled], None]) -> None:
+        """`on_settled` hears after each commit what it did to monitors."""
         self._database = database
+        self._on_settled = on_settled
 
     @failpoint("watchlist.add")
     async def add(
@@ -60,12 +77,23 @@ class Watchlist:
     @failpoint("watchlist.change")
     async def change(self, monitor_id: str, decide: Decision) -> Watched | None:
         """Change a monitor as `decide` says of it as it stands; None when there is none."""
-        return await self._database.write(lambda c: _change(c, monitor_id, decide))
+        changed, settled = await self._database.write(lambda c: _change(c, monitor_id, decide))
+        self._on_settled(settled)
+        return changed
 
     @failpoint("watchlist.remove")
     async def remove(self, monitor_id: str, event: Event) -> Watched | None:
         """Remove a monitor with its history; as it was, None when there is none."""
-        return await self._database.write(lambda c: _remove(c, monitor_id, event))
+        removed, settled = await self._database.write(lambda c: _remove(c, monitor_id, event))
+        self._on_settled(settled)
+        return removed
+
+    @failpoint("watchlist.look")
+    async def look(self, now: datetime, limit: int) -> Looked:
+        """See to the monitors to which something happens by `now`, at most `limit`, the earliest first."""
+        looked, settled = await self._database.write(lambda c: _look(c, now, limit))
+        self._on_settled(settled)
+        return looked
 
     async def get(self, monitor_id: str) -> Watched | None:
         return await self._database.read(lambda c: monitors.find(c, [monitor_id]).get(monitor_id))
@@ -102,34 +130,50 @@ def _add(
     return watched, True
 
 
-def _change(connection: sa.Connection, monitor_id: str, decide: Decision) -> Watched | None:
-    before = monitors.find_to_change(connection, [monitor_id]).get(monitor_id)
-    if before is None:
-        return None
-    change = decide(before)
-    watched = before if change.after is None else before.with_health(change.after.health)
+def _change(
+    connection: sa.Connection, monitor_id: str, decide: Decision
+) -> tuple[Watched | None, Settled]:
+    settling = Settling(connection, [monitor_id])
+    if monitor_id not in settling:
+        return None, Settled()
+    change = decide(settling[monitor_id])
     if change.monitor is not None:
-        watched = replace(watched, monitor=change.monitor)
-        watched = watched.with_health(redefined(watched.monitor, watched.health, watched.due))
-        _check_dependencies(connection, watched.monitor)
-        with _taken_slugs(watched.monitor):
-            monitors.redefine(connection, watched)
-    flips = [] if change.after is None or change.after.flip is None else [(monitor_id, change.after.flip)]
-    monitors.keep(connection, [watched], flips)
+        _check_dependencies(connection, change.monitor)
+        with _taken_slugs(change.monitor):
+            settling.redefine(change.monitor)
+    if change.alarm is not None:
+        settling.replace(replace(settling[monitor_id], alarm=change.alarm))
+    settling.settle(monitor_id, change.at, change.after)
     insert_events(connection, [] if change.event is None else [change.event])
-    return watched
+    return settling[monitor_id], settling.keep()
 
 
-def _remove(connection: sa.Connection, monitor_id: str, event: Event) -> Watched | None:
-    before = monitors.find_to_change(connection, [monitor_id]).get(monitor_id)
-    if before is None:
-        return None
-    for child in monitors.find_to_change(connection, monitors.dependents(connection, monitor_id)).values():
-        others = tuple(one for one in child.monitor.depends_on if one != monitor_id)
-        monitors.redefine(connection, replace(child, monitor=child.monitor.evolve(depends_on=others)))
+def _remove(connection: sa.Connection, monitor_id: str, event: Event) -> tuple[Watched | None, Settled]:
+    """Those that depended on it do so no more."""
+    settling = Settling(connection, [monitor_id, *monitors.dependents(connection, monitor_id)])
+    if monitor_id not in settling:
+        return None, Settled()
+    removed = settling.take_out(monitor_id)
     monitors.remove(connection, monitor_id)
+    for child in list(settling):
+        others = tuple(one for one in child.monitor.depends_on if one != monitor_id)
+        settling.redefine(child.monitor.evolve(depends_on=others))
+        settling.settle(child.monitor.id, event.at)
     insert_events(connection, [event])
-    return before
+    return removed, settling.keep()
+
+
+def _look(connection: sa.Connection, now: datetime, limit: int) -> tuple[Looked, Settled]:
+    """One handled after the other. Another gateway may have been quicker with some of them."""
+    due = monitors.to_look_at(connection, now, limit)
+    settling = Settling(connection, due)
+    for one in list(settling):
+        if one.look_at is not None and one.look_at <= now:
+            settling.pass_time(one.monitor.id, now, now)
+            settling.settle(one.monitor.id, now)
+    monitors.put_off(connection, [one for one in due if one not in settling], now + UNREADABLE_PAUSE)
+    settled = settling.keep()
+    return Looked(len(due), monitors.next_look(connection)), settled
 
 
 def _check_dependencies(connection: sa.Connection, monitor: Monitor) -> None:

@@ -159,6 +159,7 @@ class Health:
     pings: int = 0
     last_ping_at: datetime | None = None  # the last success or failure
     last_duration_ms: int | None = None  # of the run that ended with it
+    expected_after: datetime | None = None  # the next ping is due a period after it, or the schedule's next
     runs: tuple[OpenRun, ...] = ()
     failures_in_row: int = 0
     ends: str = ""  # the newest ends, oldest first: "s" success, "f" failure or timeout
@@ -166,7 +167,8 @@ class Health:
 
     @property
     def started(self) -> bool:
-        return bool(self.runs)
+        """Whether a run is at work, as far as anybody knows."""
+        return any(not run.overdue for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)

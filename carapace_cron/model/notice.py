@@ -1,8 +1,13 @@
-"""What is said to a channel about a run, or about runs that were missed, and the record that it was said."""
+"""What is said to a channel about a job or a monitor, and the record that it was said.
+
+Its texts are data: a channel escapes them for its service.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, TypeAdapter
 
 from carapace_cron.model.record import Instant, Record
 
@@ -15,8 +20,6 @@ DeliveryState = Literal[
 
 class Notice(Record):
     """One message about the end of a run, instants that were missed, or a job that was paused for failing.
-
-    Its texts are data: a channel escapes them for its service.
 
     `id` is the idempotency key: the same notice sent twice carries the same id.
     """
@@ -39,6 +42,11 @@ class Notice(Record):
     error: str | None = None
 
     @property
+    def topic(self) -> str:
+        """What the notices of one trouble share, and of two do not: the job."""
+        return self.job_id
+
+    @property
     def title(self) -> str:
         return f"{self.job_name}: {'paused' if self.event == 'job.paused' else self.status}"
 
@@ -56,11 +64,73 @@ class Notice(Record):
         return f"{body}\n\nError:\n{self.error}" if self.error else body
 
 
+MonitorNoticeEvent = Literal[
+    "monitor.down",  # there were enough failures for an alert
+    "monitor.late",  # its ping is due and did not come yet
+    "monitor.up",  # well again
+    "monitor.failure",  # one more failure
+    "monitor.reminder",  # still down
+    "monitor.tooOften",  # its runs follow each other too soon
+]
+
+
+class MonitorNotice(Record):
+    """One message about a monitor. `id` is the idempotency key, as of any notice."""
+
+    id: str
+    tenant: str
+    user_id: str
+    channel_id: str
+    event: MonitorNoticeEvent
+    monitor_id: str
+    monitor_name: str
+    incident_id: str  # the same for all that is told of one incident
+    status: str  # a Shown
+    success: bool  # whether this is good news
+    at: Instant  # when it happened, however late it is told
+    since: Instant  # when the incident began
+    expected_at: Instant | None = None  # when a ping is, or was, due
+    last_ping_at: Instant | None = None
+    failures_in_row: int = 0
+    duration_ms: int | None = None  # of the run that ended
+    tags: tuple[str, ...] = ()
+    reason: str  # a sentence of ours
+    output: str = ""  # what the ping had in its body
+
+    @property
+    def topic(self) -> str:
+        """What the notices of one trouble share, and of two do not: the incident."""
+        return self.incident_id
+
+    @property
+    def title(self) -> str:
+        return f"{self.monitor_name}: {_TITLES[self.event]}"
+
+    @property
+    def text(self) -> str:
+        """The message for people."""
+        return f"{self.reason}\n\nOutput:\n{self.output}" if self.output else self.reason
+
+
+_TITLES = {
+    "monitor.down": "down",
+    "monitor.late": "late",
+    "monitor.up": "up",
+    "monitor.failure": "failed",
+    "monitor.reminder": "still down",
+    "monitor.tooOften": "too often",
+}
+
+AnyNotice = Annotated[Notice | MonitorNotice, Discriminator("event")]
+NOTICES: TypeAdapter[Notice | MonitorNotice] = TypeAdapter(AnyNotice)
+"""Reads a notice as it was kept."""
+
+
 class Delivery(Record):
     """One notice on its way to one channel. `sequence` orders the deliveries of a channel."""
 
     sequence: int
-    notice: Notice
+    notice: AnyNotice
     state: DeliveryState = "waiting"
     tries: int = 0
     next_try_at: Instant

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice, MonitorNotice
 from carapace_cron.model.run import ERROR_LIMIT, bounded
 
 CHANNEL_OUTPUT_LIMIT = 16_384  # characters of a run's output that a channel gets, head and tail
@@ -53,8 +53,14 @@ def one_line(text: str, limit: int = NAME_LIMIT) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def presentable(notice: Notice) -> Notice:
+def presentable(notice: AnyNotice) -> AnyNotice:
     """The notice as channels get it: name on one line, output and error cleaned and bounded."""
+    if isinstance(notice, MonitorNotice):
+        return notice.evolve(
+            monitor_name=one_line(notice.monitor_name),
+            reason=bounded(clean(notice.reason), ERROR_LIMIT),
+            output=bounded(clean(notice.output), CHANNEL_OUTPUT_LIMIT),
+        )
     return notice.evolve(
         job_name=one_line(notice.job_name),
         output=bounded(clean(notice.output), CHANNEL_OUTPUT_LIMIT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from carapace_cron.errors import CarapaceError
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice
 
 
 class DeliveryFailed(CarapaceError):
@@ -27,6 +27,6 @@ class Channel(Protocol):
 
     kind: str
 
-    async def send(self, notice: Notice) -> None: ...
+    async def send(self, notice: AnyNotice) -> None: ...
 
     async def close(self) -> None: ...

@@ -1,4 +1,5 @@
-"""What became of notices, apart from what became of runs: read it, and send again what did not arrive."""
+"""What became of notices, apart from what became of runs and monitors: read it, and send again what did not
+arrive."""
 
 from __future__ import annotations
 
@@ -9,14 +10,15 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.notice import Delivery, DeliveryState
+from carapace_cron.model.notice import Delivery, DeliveryState, MonitorNotice
 from carapace_cron.services.access import may_see, require
 
 MAX_PAGE = 500
 
 
 class DeliveryDesk:
-    """Deliveries of the caller's jobs; an admin's view is the whole of their tenant.
+    """Deliveries of the caller's jobs and monitors; an admin's view is the whole of their tenant. Of the two
+    a caller sees what their scopes let them read.
 
     `wake` tells the courier that something waits.
     """
@@ -36,7 +38,9 @@ class DeliveryDesk:
         cursor: int | None,
     ) -> dict[str, Any]:
         """Newest first: ``{items, nextCursor}``; nextCursor null on the last page."""
-        require(actor, "jobs:read")
+        of_monitors = actor.may("monitors:read")
+        if not of_monitors:
+            require(actor, "jobs:read")
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
         found = await self._deliveries.page(
@@ -44,6 +48,8 @@ class DeliveryDesk:
             user_id=None if actor.is_admin else actor.user,
             state=state,
             channel_id=channel_id,
+            of_runs=actor.may("jobs:read"),
+            of_monitors=of_monitors,
             before=cursor,
             limit=limit + 1,
         )
@@ -53,8 +59,10 @@ class DeliveryDesk:
 
     async def resend(self, actor: Actor, delivery_id: int) -> dict[str, Any]:
         """Let an undeliverable notice wait again; it is tried as long as a new one."""
-        require(actor, "jobs:write")
+        if not actor.may("monitors"):
+            require(actor, "jobs:write")
         delivery = await self._find(actor, delivery_id)
+        require(actor, "monitors" if isinstance(delivery.notice, MonitorNotice) else "jobs:write")
         if not await self._deliveries.resend(delivery.sequence, self._clock.now()):
             raise Conflict(
                 f"delivery {delivery_id} is {delivery.state}: only an undeliverable one is sent again",
@@ -66,15 +74,24 @@ class DeliveryDesk:
     async def _find(self, actor: Actor, delivery_id: int) -> Delivery:
         in_range = 0 < delivery_id < 2**63
         delivery = await self._deliveries.get(delivery_id) if in_range else None
-        if delivery is None or not may_see(actor, delivery.notice.tenant, delivery.notice.user_id):
+        if delivery is None or not _may_see(actor, delivery):
             message = f"no delivery {str(delivery_id)[:40]}: list your deliveries to see their ids"
             raise NotFound(message, field="deliveryId")
         return delivery
 
 
+def _may_see(actor: Actor, delivery: Delivery) -> bool:
+    notice = delivery.notice
+    scope = "monitors:read" if isinstance(notice, MonitorNotice) else "jobs:read"
+    return actor.may(scope) and may_see(actor, notice.tenant, notice.user_id)
+
+
 def _view(delivery: Delivery) -> dict[str, Any]:
-    """A delivery on the wire: whose it is, where it goes, how far it has come; the text is the run's."""
+    """A delivery on the wire: of what it tells, where it goes, how far it has come; not the text."""
     fields = delivery.model_dump(mode="json", by_alias=True, exclude={"sequence", "notice"})
     notice = delivery.notice
     about = {"id": delivery.sequence, "channelId": notice.channel_id, "event": notice.event}
+    if isinstance(notice, MonitorNotice):
+        of_monitor = {"monitorId": notice.monitor_id, "incidentId": notice.incident_id}
+        return {**about, **of_monitor, "monitorStatus": notice.status, **fields}
     return {**about, "jobId": notice.job_id, "runId": notice.run_id, "runStatus": notice.status, **fields}

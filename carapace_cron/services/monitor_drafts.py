@@ -39,6 +39,7 @@ def patched(monitor: Monitor, updates: Any) -> dict[str, Any]:
     """
     given = dict(_known(updates))
     document = _document(monitor)
+    document.pop("snoozedUntil", None)
     for one, other in (("schedule", "periodSeconds"), ("periodSeconds", "schedule")):
         if given.get(one) is not None and other not in given:
             document.pop(other, None)
@@ -110,7 +111,8 @@ def _unknown(name: str) -> InvalidValue:
 def _document(monitor: Monitor | None) -> dict[str, Any]:
     if monitor is None:
         return {}
-    return monitor.model_dump(mode="json", by_alias=True, include=set(_DEFINITION), exclude_defaults=True)
+    said = {*_DEFINITION, "snoozed_until"}
+    return monitor.model_dump(mode="json", by_alias=True, include=said, exclude_defaults=True)
 
 
 def _field_of(name: str) -> str:

@@ -23,6 +23,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import Flip, Monitor, MonitorPolicy
 from carapace_cron.model.record import instant_text
 from carapace_cron.monitors import status
+from carapace_cron.monitors.alarm import acknowledged
 from carapace_cron.schedule import parse
 from carapace_cron.schedule.errors import shown
 from carapace_cron.schedule.zone import load_zone
@@ -73,7 +74,7 @@ class PingPage:
 
 class MonitorDesk:
     """All methods raise `Refused` for what the caller can mend, and then have changed nothing; and
-    `Unavailable` when the ledger is away. `wake` tells the watchman that something may be due sooner."""
+    `Unavailable` when the ledger is away."""
 
     def __init__(
         self,
@@ -83,14 +84,12 @@ class MonitorDesk:
         *,
         channels: ChannelRules,
         max_monitors_per_tenant: int,
-        wake: Callable[[], None],
     ) -> None:
         self._watchlist = watchlist
         self._history = history
         self._clock = clock
         self._channels = channels
         self._most = max_monitors_per_tenant
-        self._wake = wake
 
     def now(self) -> datetime:
         """For doors: the instant at which what they show holds."""
@@ -178,6 +177,25 @@ class MonitorDesk:
         if removed is None:
             raise _none_such(monitor_id)
         return removed
+
+    async def acknowledge(self, actor: Actor, monitor_id: str) -> Watched:
+        """Somebody sees to it: no more reminders and failures of this incident are told, but its end is.
+
+        Acknowledging it again changes nothing. Raises `Conflict` when there is no incident.
+        """
+        require(actor, "monitors")
+        found = await self._find(actor, monitor_id)
+        now = self._clock.now()
+
+        def change(one: Watched) -> Change:
+            if not one.alarm.is_down:
+                raise Conflict(f"the monitor is {one.shown(now)}: there is no incident to acknowledge")
+            if one.alarm.acknowledged_at is not None:
+                return Change(now)
+            event = self._event(actor, one.monitor, "monitor.acknowledged", None, None)
+            return Change(now, alarm=acknowledged(one.alarm, actor.user, now), event=event)
+
+        return await self._change(found.monitor.id, change)
 
     async def snooze(self, actor: Actor, monitor_id: str, until: datetime | None) -> Watched:
         """Nobody is told anything before `until`; None ends a snooze. What still holds then is told then."""
@@ -297,7 +315,7 @@ class MonitorDesk:
         def change(one: Watched) -> Change:
             after = turn(one, now)
             event = None if after.flip is None else self._event(actor, one.monitor, action, None, None)
-            return Change(after=after, event=event)
+            return Change(now, after=after, event=event)
 
         found = await self._find(actor, monitor_id)
         return await self._change(found.monitor.id, change)
@@ -306,18 +324,18 @@ class MonitorDesk:
         changed = await self._watchlist.change(monitor_id, decide)
         if changed is None:  # deleted meanwhile
             raise _none_such(monitor_id)
-        self._wake()
         return changed
 
     def _redefinition(
         self, actor: Actor, before: Monitor, values: Mapping[str, Any], action: str = "monitor.updated"
     ) -> Change:
         if all(getattr(before, name) == value for name, value in values.items()):
-            return Change()
+            return Change(self._clock.now())
         after = before.evolve(
             **values, revision=before.revision + 1, updated_at=self._clock.now(), updated_by=actor.user
         )
-        return Change(monitor=after, event=self._event(actor, after, action, before, after))
+        event = self._event(actor, after, action, before, after)
+        return Change(event.at, monitor=after, event=event)
 
     def _event(
         self, actor: Actor, monitor: Monitor, action: str, before: Monitor | None, after: Monitor | None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from carapace_cron.calendars import calendar_of
 from carapace_cron.errors import InvalidValue
 from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.model.job import Job, JobDraft
@@ -15,7 +16,6 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.schedule import Schedule, ScheduleError, parse
 from carapace_cron.schedule.errors import shown
 from carapace_cron.schedule.excepting import Excepting, excepting
-from carapace_cron.services.calendars import calendar_of
 
 CACHED = 10_000  # distinct schedules kept parsed, the least recently used go first
 MAX_PREVIEW = 100

@@ -14,7 +14,7 @@ from carapace_cron.database import Database
 from carapace_cron.ledger.deliveries import Deliveries, insert_delivery
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import MonitorNotice, Notice
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 
 START = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -46,6 +46,29 @@ def make_notice() -> MakeNotice:
         return Notice(id=notice_id, channel_id=channel_id, **(given | fields))
 
     return make
+
+
+@pytest.fixture
+def monitor_notice() -> MonitorNotice:
+    """Alice's backup did not ping."""
+    return MonitorNotice(
+        id="incident-1.down.ops",
+        tenant="acme",
+        user_id="alice",
+        channel_id="ops",
+        event="monitor.down",
+        monitor_id="7e3f0000-0000-4000-8000-0000000000aa",
+        monitor_name="Backup",
+        incident_id="incident-1",
+        status="down",
+        success=False,
+        at=START,
+        since=START,
+        expected_at=START,
+        failures_in_row=1,
+        tags=("prod",),
+        reason="No ping came in time.",
+    )
 
 
 @pytest.fixture

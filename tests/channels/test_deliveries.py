@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,8 @@ from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
 from carapace_cron.ledger import deliveries as outbox
 from carapace_cron.ledger.deliveries import Deliveries, UnreadableNotice, insert_delivery
-from carapace_cron.ledger.tables import InstantColumn, runs
 from carapace_cron.ledger.tables import deliveries as table
+from carapace_cron.model.notice import MonitorNotice
 
 MakeNotice = Callable[..., Any]
 Enqueue = Callable[..., Any]
@@ -155,31 +155,25 @@ async def test_it_pages_newest_first(
     assert await deliveries.page(tenant=None, state="undeliverable") == []
 
 
-def a_run(now: datetime) -> dict[str, Any]:
-    """Something in each column of a run that must have something; which ones is the run queue's matter."""
-    fitting: dict[type[Any], Any] = {int: 1, bool: True, str: "-"}
-    needed = [column for column in runs.c if not column.nullable and column.name != "sequence"]
-    return {
-        column.name: now if isinstance(column.type, InstantColumn) else fitting[column.type.python_type]
-        for column in needed
-    }
-
-
 async def test_it_pages_a_tenants_own_only(
-    deliveries: Deliveries, database: Database, make_notice: MakeNotice, enqueue: Enqueue, clock: ManualClock
+    deliveries: Deliveries, make_notice: MakeNotice, enqueue: Enqueue
 ) -> None:
-    await enqueue(*(make_notice(name, run_id=f"run-{name}") for name in ("alice", "bob", "charlie")))
-
-    def add_runs(connection: sa.Connection) -> None:
-        for user, tenant in (("alice", "acme"), ("bob", "acme"), ("charlie", "rival")):
-            said = {"id": f"run-{user}", "job_id": f"job-{user}", "tenant": tenant, "user_id": user}
-            connection.execute(sa.insert(runs).values(a_run(clock.now()) | said))
-
-    await database.write(add_runs)
-    ofacme = await deliveries.page(tenant="acme")
-    assert [delivery.notice.id for delivery in ofacme] == ["bob", "alice"]
+    owners = (("alice", "acme"), ("bob", "acme"), ("charlie", "rival"))
+    await enqueue(*(make_notice(user, user_id=user, tenant=tenant) for user, tenant in owners))
+    of_acme = await deliveries.page(tenant="acme")
+    assert [delivery.notice.id for delivery in of_acme] == ["bob", "alice"]
     assert [d.notice.id for d in await deliveries.page(tenant="acme", user_id="alice")] == ["alice"]
     assert [d.notice.id for d in await deliveries.page(tenant="rival")] == ["charlie"]
+
+
+async def test_it_parts_those_of_runs_from_those_of_monitors(
+    deliveries: Deliveries, make_notice: MakeNotice, enqueue: Enqueue, monitor_notice: MonitorNotice
+) -> None:
+    await enqueue(make_notice("of a run", run_id="run_0123456789abcdefghijklmnop"), monitor_notice)
+    of_runs = await deliveries.page(tenant="acme", of_monitors=False)
+    of_monitors = await deliveries.page(tenant="acme", of_runs=False)
+    assert [one.notice.id for one in of_runs] == ["of a run"]
+    assert [one.notice for one in of_monitors] == [monitor_notice]
 
 
 async def test_it_names_the_row_that_holds_no_notice(

@@ -22,7 +22,7 @@ from carapace_cron.schedule import Schedule, ScheduleError, parse
 from carapace_cron.schedule.calendar import Calendar
 from carapace_cron.schedule.excepting import MOST_EXCLUDED_STRETCHES, Excepting, excepting
 from carapace_cron.schedule.public_holidays import find_holidays
-from carapace_cron.services.calendars import calendar_of
+from carapace_cron.calendars import calendar_of
 
 Fields = dict[str, Any]
 

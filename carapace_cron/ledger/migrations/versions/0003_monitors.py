@@ -1,4 +1,4 @@
-"""Monitors, their pings and their flips."""
+"""Monitors, their pings and their flips; deliveries that know whose they are, and tell of monitors, too."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("pings", sa.Integer(), nullable=False),
         sa.Column("last_ping_at", sa.BigInteger(), nullable=True),
         sa.Column("last_duration_ms", sa.Integer(), nullable=True),
+        sa.Column("expected_after", sa.BigInteger(), nullable=True),
         sa.Column("open_runs", sa.JSON(), nullable=True),
         sa.Column("failures_in_row", sa.Integer(), nullable=False),
         sa.Column("ends", sa.Text(), nullable=False),
@@ -93,3 +94,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key"),
         sa.UniqueConstraint("tenant", "user_id"),
     )
+    op.drop_index("deliveries_by_run", "deliveries")
+    op.execute("ALTER TABLE deliveries RENAME COLUMN run_id TO subject")
+    op.add_column("deliveries", sa.Column("tenant", sa.Text(), nullable=False, server_default=""))
+    op.add_column("deliveries", sa.Column("user_id", sa.Text(), nullable=False, server_default=""))
+    for column in ("tenant", "user_id"):
+        of_run = f"(SELECT runs.{column} FROM runs WHERE runs.id = deliveries.subject)"  # noqa: S608  # our names
+        op.execute(f"UPDATE deliveries SET {column} = coalesce({of_run}, '')")  # noqa: S608  # as above
+    op.create_index("deliveries_by_subject", "deliveries", ["subject"])
+    op.create_index("deliveries_by_tenant", "deliveries", ["tenant", "sequence"])

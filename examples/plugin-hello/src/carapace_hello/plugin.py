@@ -9,7 +9,7 @@ from typing import Any
 
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.hookspecs import ChannelFactory, hookimpl
-from carapace_cron.model.notice import Notice
+from carapace_cron.model.notice import AnyNotice
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import AgentCall, AgentReply, Host
 
@@ -50,7 +50,7 @@ class FileChannel:
             raise ConfigurationError(f'[channels.{channel_id}] needs path = "…", the file to write to')
         return cls(Path(settings["path"]))
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: AnyNotice) -> None:
         try:
             await asyncio.to_thread(self._append, notice)
         except OSError as error:
@@ -59,7 +59,7 @@ class FileChannel:
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _append(self, notice: Notice) -> None:
+    def _append(self, notice: AnyNotice) -> None:
         known = self._path.read_text().splitlines() if self._path.exists() else []
         if not any(line.startswith(notice.id) for line in known):
             with self._path.open("a") as file:
