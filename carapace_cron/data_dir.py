@@ -33,15 +33,23 @@ class DataDir:
             self._lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             self.release()
-            raise ConfigurationError(
-                f"the data directory {self.path} is in use by another gateway, or cannot be locked "
-                f"({error}): stop the other one, or give this one its own (CARAPACE_CRON_DATA_DIR)"
-            ) from error
+            raise self._unlockable(error) from error
         except OSError as error:
             raise ConfigurationError(
                 f"the data directory {self.path} cannot be used: {error.strerror}; "
                 "expected a folder that this user may write to (CARAPACE_CRON_DATA_DIR)"
             ) from error
+
+    def _unlockable(self, error: sqlite3.OperationalError) -> ConfigurationError:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            return ConfigurationError(
+                f"the data directory {self.path} is in use by another gateway: stop that one, or give this "
+                "one its own (CARAPACE_CRON_DATA_DIR)"
+            )
+        return ConfigurationError(
+            f"the data directory {self.path} cannot be locked: {error}; expected a disk with room, on which "
+            "this user may write and lock files (CARAPACE_CRON_DATA_DIR)"
+        )
 
     def release(self) -> None:
         if self._lock is not None:

@@ -13,8 +13,7 @@ from carapace_cron.failpoints import NAMES
 
 ONCE_A_LIFE = ("objects.get", "objects.list")  # failpoints that lie on the way of a start only
 ON_S3 = tuple(name for name in NAMES if name.startswith("objects."))
-_NOT_IN_THE_STORY = ("objects.get", "ledger.backfill", "pings.", "watchlist.")
-EMBEDDED = tuple(name for name in NAMES if not name.startswith(_NOT_IN_THE_STORY))
+EMBEDDED = tuple(name for name in NAMES if not name.startswith(("objects.get", "ledger.backfill")))
 
 LONGEST_LIFE_SECONDS = 3.0
 
