@@ -110,11 +110,10 @@ def silence(monitor: Monitor, before: Health, due: Due | None, now: datetime) ->
 
 
 def paused(before: Health, now: datetime) -> After:
-    """Somebody asked: nothing is expected any more."""
-    if before.status == "paused":
-        return After(before, now)
+    """Somebody asked: nothing is expected any more, nor of a run that began in a pause."""
     after = replace(before, status="paused", runs=(), deadline=None, expected_after=None)
-    return After(after, now, Flip(now, before.status, "paused", "pause"))
+    flip = None if before.status == "paused" else Flip(now, before.status, "paused", "pause")
+    return After(after, now, flip)
 
 
 def resumed(before: Health, now: datetime) -> After:
