@@ -26,7 +26,7 @@ class Entry:
     enabled: bool
     revision: int
     idempotency_key: str | None
-    deleted_at: datetime | None  # set = a tombstone: in no list, found by no key
+    deleted_at: datetime | None  # set = a tombstone: in a list of its own, found by no key
     etag: str  # of `body`, as the store names it
     body: bytes  # the document as it is stored
 
@@ -51,6 +51,7 @@ class JobIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._ids_by_owner: dict[_Owner, list[str]] = {}
+        self._buried_by_owner: dict[_Owner, list[str]] = {}
         self._id_by_key: dict[tuple[str, str, str], str] = {}
 
     def __len__(self) -> int:
@@ -87,9 +88,11 @@ class JobIndex:
         """Ids of the live jobs of an owner, in creation order."""
         return list(self._ids_by_owner.get((tenant, user_id), ()))
 
-    def page(self, tenant: str, user_id: str | None, *, after: str, limit: int) -> list[str]:
-        """The first `limit` of `ids` that come after the id `after`."""
-        ids = self._ids_by_owner.get((tenant, user_id), [])
+    def page(
+        self, tenant: str, user_id: str | None, *, after: str, limit: int, buried: bool = False
+    ) -> list[str]:
+        """The first `limit` of `ids` that come after the id `after`; or of the tombstones, where `buried`."""
+        ids = (self._buried_by_owner if buried else self._ids_by_owner).get((tenant, user_id), [])
         start = bisect_right(ids, after)
         return ids[start:start + limit]
 
@@ -100,24 +103,25 @@ class JobIndex:
         return self._id_by_key.get((tenant, user_id, key))
 
     def _enlist(self, entry: Entry) -> None:
-        if entry.deleted_at is not None:
-            return
+        lists = self._lists_of(entry)
         for owner in _owners(entry):
-            insort(self._ids_by_owner.setdefault(owner, []), entry.id)
-        if entry.idempotency_key is not None:
+            insort(lists.setdefault(owner, []), entry.id)
+        if entry.idempotency_key is not None and entry.deleted_at is None:
             self._id_by_key[entry.tenant, entry.user_id, entry.idempotency_key] = entry.id
 
     def _delist(self, entry: Entry) -> None:
-        if entry.deleted_at is not None:
-            return
+        lists = self._lists_of(entry)
         for owner in _owners(entry):
-            ids = self._ids_by_owner[owner]
+            ids = lists[owner]
             del ids[bisect_left(ids, entry.id)]
             if not ids:
-                del self._ids_by_owner[owner]
+                del lists[owner]
         key = (entry.tenant, entry.user_id, entry.idempotency_key or "")
         if self._id_by_key.get(key) == entry.id:
             del self._id_by_key[key]
+
+    def _lists_of(self, entry: Entry) -> dict[_Owner, list[str]]:
+        return self._ids_by_owner if entry.deleted_at is None else self._buried_by_owner
 
 
 def _owners(entry: Entry) -> tuple[_Owner, _Owner]:

@@ -154,6 +154,13 @@ class JobStore:
         ids = self._index.page(tenant, user_id, after=after or "", limit=limit)
         return [job for job_id in ids if (job := self.get(job_id)) is not None]
 
+    def buried_page(
+        self, tenant: str, user_id: str | None = None, *, limit: int, after: str | None = None
+    ) -> Sequence[Job]:
+        """As `list_page`, of the jobs that were deleted and can still be restored, as they were deleted."""
+        ids = self._index.page(tenant, user_id, after=after or "", limit=limit, buried=True)
+        return [job for job_id in ids if (job := self.buried(job_id)) is not None]
+
     def count(self, tenant: str, user_id: str | None = None) -> int:
         return self._index.count(tenant, user_id)
 

@@ -61,6 +61,7 @@ from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.neighbours import Neighbours
 from carapace_cron.services.ownership import Ownership
 from carapace_cron.services.register import Register
+from carapace_cron.services.removals import Removals
 from carapace_cron.services.runs import RunHistory
 from carapace_cron.services.schedules import Schedules
 from carapace_cron.services.status import StatusReport
@@ -134,6 +135,7 @@ class House:
     """All rooms and how they are joined. The services are public: the doors need them."""
 
     jobs: Jobs
+    removals: Removals
     runs: RunHistory
     backfills: BackfillDesk
     deliveries: DeliveryDesk
@@ -269,6 +271,9 @@ class House:
             next_at=self._scheduler.next_at,
             max_jobs_per_tenant=self._settings.max_jobs_per_tenant,
         )
+        self.removals = Removals(
+            self.jobs, self._store, self._ledger, self._board, clock, on_restored=self._put_loaded
+        )
         self.runs = RunHistory(
             self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
         )
@@ -287,6 +292,7 @@ class House:
         )
         self._upkeep = Upkeep(
             self.jobs,
+            self.removals,
             self._store,
             self._ledger,
             Leftovers(self._database),

@@ -14,6 +14,7 @@ from carapace_cron.model.notice import DeliveryState
 from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import MAX_PAGE, Jobs
+from carapace_cron.services.removals import Removals
 from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
 from carapace_cron.services.status import StatusReport
 from carapace_cron.services.tokens import TokenDesk
@@ -27,6 +28,9 @@ class Services(Protocol):
 
     @property
     def jobs(self) -> Jobs: ...
+
+    @property
+    def removals(self) -> Removals: ...
 
     @property
     def runs(self) -> RunHistory: ...
@@ -55,6 +59,7 @@ def cron_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.pause": enveloped(methods.pause_job),
         "carapace.cron.resume": enveloped(methods.resume_job),
         "carapace.cron.delete": enveloped(methods.delete_job),
+        "carapace.cron.restore": enveloped(methods.restore_job),
         "carapace.cron.status": enveloped(methods.read_status),
         "carapace.cron.run": enveloped(methods.run_now),
         "carapace.cron.cancel": enveloped(methods.cancel_run),
@@ -77,9 +82,17 @@ class Methods:
         self._services = services
 
     async def list_jobs(
-        self, actor: Actor, userId: str | None = None, limit: int = MAX_PAGE, cursor: str | None = None
+        self,
+        actor: Actor,
+        userId: str | None = None,
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+        deleted: bool = False,
     ) -> Page:
-        page = self._services.jobs.list(actor, userId, limit=limit, cursor=cursor)
+        if deleted:
+            page = await self._services.removals.list(actor, userId, limit=limit, cursor=cursor)
+        else:
+            page = self._services.jobs.list(actor, userId, limit=limit, cursor=cursor)
         return Page(page.items, page.next_cursor)
 
     async def create_job(self, actor: Actor, data: Any, userId: str | None = None) -> Answer:
@@ -102,7 +115,10 @@ class Methods:
         return await self._services.jobs.resume(actor, jobId)
 
     async def delete_job(self, actor: Actor, jobId: str) -> None:
-        await self._services.jobs.delete(actor, jobId)
+        await self._services.removals.delete(actor, jobId)
+
+    async def restore_job(self, actor: Actor, jobId: str) -> Answer:
+        return await self._services.removals.restore(actor, jobId)
 
     async def read_status(self, actor: Actor, userId: str | None = None) -> Answer:
         return await self._services.status.of(actor, userId)

@@ -35,6 +35,7 @@ _BOOKKEEPING = frozenset(
         "updatedBy",
         "scheduledSince",
         "deletedAt",
+        "restoredAt",
         "executionCount",
         "failureCount",
         "lastExecutedAt",

@@ -24,6 +24,7 @@ from carapace_cron.model.run import ASKED_FOR
 class LastEnd:
     """The end of the newest run of a job that began and ended, and that nobody had asked for."""
 
+    started_at: datetime
     finished_at: datetime
     delete_after_run: bool  # as the definition said that the run did; the job may say otherwise by now
 
@@ -58,7 +59,7 @@ def last_ends(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, 
     """A run that was asked for, was skipped or missed, or was cancelled before it began: no end."""
     rows = (connection.execute(_NEWEST_END, {"job": job_id}).first() for job_id in job_ids)
     return {
-        row.job_id: LastEnd(row.finished_at, _deletes_after_run(row.body))
+        row.job_id: LastEnd(row.started_at, row.finished_at, _deletes_after_run(row.body))
         for row in rows
         if row is not None
     }
@@ -79,7 +80,7 @@ def forget(connection: sa.Connection, job_ids: Collection[str]) -> None:
 
 _WITH_LIVE_RUNS = sa.select(runs.c.job_id).where(ALIVE).distinct()
 _NEWEST_END = (
-    sa.select(runs.c.job_id, runs.c.finished_at, definitions.c.body)
+    sa.select(runs.c.job_id, runs.c.started_at, runs.c.finished_at, definitions.c.body)
     .join(definitions, SAME_DEFINITION)
     .where(
         runs.c.job_id == sa.bindparam("job"),

@@ -183,6 +183,7 @@ class Job(JobPolicy):
     updated_by: str | None = None  # a user, or what of the gateway; None: not known
     scheduled_since: Instant  # only instants after it count: set by create, resume and a new schedule
     deleted_at: Instant | None = None  # a tombstone: kept a while for undo, then removed
+    restored_at: Instant | None = None  # brought back after a deletion; no run before it is a reason for one
     write_id: str = ""  # random, new with each write: tells our own write from another's
     earlier_write_ids: tuple[str, ...] = ()  # of the last writes before it: shows that a lost answer was yes
     # A checkpoint of what the ledger knows better; written on a change of status, now and then, and at stop.

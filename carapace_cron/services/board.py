@@ -33,7 +33,7 @@ class Board:
     def load(self, progress: Mapping[str, Progress]) -> None:
         """Take over what the ledger says of these jobs; of others nothing changes."""
         self._standings.update(
-            (job_id, _standing(one)) for job_id, one in progress.items() if one.execution_count
+            (job_id, standing_of(one)) for job_id, one in progress.items() if one.execution_count
         )
 
     def of(self, job_id: str) -> Standing:
@@ -56,7 +56,10 @@ class Board:
         self._standings.pop(job_id, None)
 
 
-def _standing(one: Progress) -> Standing:
+def standing_of(one: Progress | None) -> Standing:
+    """What the ledger says of a job; None = it never came due."""
+    if one is None:
+        return _NEW
     return Standing(
         one.execution_count, one.failure_count, one.last_executed_at, one.last_status, one.last_error
     )

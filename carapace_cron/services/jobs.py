@@ -1,4 +1,4 @@
-"""Every use case of jobs, once: create, read, change, pause, resume, delete; check and preview.
+"""Every use case of jobs, once: create, read, change, pause, resume; check and preview.
 
 The order of each change is the same: may the caller, is it sound, is it kept; only then is it answered.
 The scheduler hears of it from the job store, synchronously with the write, so it is in force for the next
@@ -8,7 +8,6 @@ instant by the time the caller has the answer.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Conflict, InvalidValue, NotFound, QuotaExceeded
+from carapace_cron.errors import Conflict, InvalidValue, NotFound
 from carapace_cron.ids import is_job_id, new_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
@@ -31,6 +30,7 @@ from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
 from carapace_cron.services.job_drafts import calendar_policy, definition, draft, instant, line, patched
 from carapace_cron.services.job_rules import ChannelRules, CommandRules, JobRules
+from carapace_cron.services.quota import JobQuota
 from carapace_cron.services.schedules import Schedules, just_before, upcoming
 from carapace_cron.services.views import job_view
 
@@ -73,11 +73,9 @@ class Jobs:
         self._rules = JobRules(runs, clock, schedules=schedules, commands=commands, channels=channels)
         self._board = board
         self._next_at = next_at
-        self._max_jobs = max_jobs_per_tenant
+        self.quota = JobQuota(store, max_jobs_per_tenant)
         # A lock lives as long as somebody holds or awaits it.
         self._keyed_creates: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
-        self._creating: Counter[str] = Counter()  # by tenant
-        self._half_removed: dict[str, str] = {}  # job id → why: its object is buried, its runs may live on
 
     def list(
         self, actor: Actor, user_id: str | None = None, *, limit: int = MAX_PAGE, cursor: str | None = None
@@ -85,10 +83,7 @@ class Jobs:
         """The jobs of a user. Reads memory only: it waits for nobody."""
         require(actor, "jobs:read")
         user = user_of(actor, user_id)
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
-        if cursor is not None and not is_job_id(cursor):
-            raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")
+        check_page(limit, cursor)
         jobs = list(self._store.list_page(actor.tenant, user, limit=limit + 1, after=cursor))
         more = len(jobs) > limit
         items = [self._view(job) for job in jobs[:limit]]
@@ -107,7 +102,7 @@ class Jobs:
         if wanted.idempotency_key is None:
             return self._with_instants(await self._create(actor, user, wanted), schedule)
         key = (actor.tenant, user, wanted.idempotency_key)
-        async with self._keyed_creates.setdefault(key, asyncio.Lock()):
+        async with self.key_lock(*key):
             made = self._store.find_by_idempotency_key(*key)
             job = made or await self._create(actor, user, wanted)
         return self._with_instants(job, self._schedules.of(job))
@@ -164,59 +159,14 @@ class Jobs:
         """From now on; what fell into the pause is neither run nor missed."""
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
-        schedule = self._schedules.check(job, job.created_at, self._clock.now())
-        self._rules.check_window(job, schedule)
         if not job.enabled:
-            await self._rules.check_runs_left(job.id, job)
+            await self.check_enabled(job)
 
         def change(job: Job) -> Job:
             return job if job.enabled else self._switched(job, enabled=True, why=None, by=actor.user)
 
-        return self._with_instants(await self._store.update(job.id, change), schedule)
-
-    async def delete(self, actor: Actor, job_id: str) -> None:
-        """The job is gone, what waits is cancelled and what runs is stopped; its runs can still be read.
-
-        Deleting it again is fine, and completes a deletion that failed half way.
-        """
-        require(actor, "jobs:write")
-        job = self._store.buried(job_id) if is_job_id(job_id) else None
-        if job is None or not may_see(actor, job.tenant, job.user_id):
-            job = self.find(actor, job_id)
-        await self.remove(job.id, f"the job was deleted by {actor.user}", by=actor.user)
-
-    async def remove(
-        self,
-        job_id: str,
-        reason: str,
-        only_if: Callable[[Job], bool] = lambda job: True,
-        *,
-        by: str = GATEWAY,
-    ) -> None:
-        """Delete without asking who asks: for the gateway's own upkeep.
-
-        `only_if` is asked of the newest definition; if it says no, nothing happens. What is left when the
-        ledger is away, `complete_removals` does.
-        """
-        now = self._clock.now()
-        try:
-            job = await self._store.delete(job_id, now, by=by, only_if=only_if)
-        except NotFound:
-            if self._store.buried(job_id) is None:
-                raise
-        else:
-            if job.deleted_at is None:
-                return
-        self._board.forget(job_id)
-        self._half_removed[job_id] = reason
-        await self._runs.cancel_all(job_id, reason, now)
-        self._half_removed.pop(job_id, None)
-
-    async def complete_removals(self) -> None:
-        """Cancel the runs of jobs that were deleted while the ledger was away."""
-        for job_id, reason in list(self._half_removed.items()):
-            await self._runs.cancel_all(job_id, reason, self._clock.now())
-            self._half_removed.pop(job_id, None)
+        job = await self._store.update(job.id, change)
+        return self._with_instants(job, self._schedules.of(job))
 
     async def end_pause(self, job_id: str) -> None:
         """Switch a job on again whose pause was until now: its instants count from the end of the pause."""
@@ -278,16 +228,18 @@ class Jobs:
             raise NotFound(f'no job "{shown(job_id)}": list your jobs to see their ids', field="jobId")
         return job
 
+    async def check_enabled(self, job: Job) -> None:
+        """Raises `Refused` when a job, as it is, could not be enabled now."""
+        self._rules.check(job.tenant, job.evolve(enabled=True), said={}, job=job)
+        await self._rules.check_runs_left(job.id, job)
+
+    def key_lock(self, tenant: str, user_id: str, key: str) -> asyncio.Lock:
+        """Held by whoever brings a job with this idempotency key about."""
+        return self._keyed_creates.setdefault((tenant, user_id, key), asyncio.Lock())
+
     async def _create(self, actor: Actor, user: str, wanted: JobDraft) -> Job:
-        """Those that are being made count too: many at once must not slip through together."""
-        most = self._max_jobs
-        if self._store.count(actor.tenant) + self._creating[actor.tenant] >= most:
-            raise QuotaExceeded(f"the tenant has {most} jobs, the most it may have: delete some first")
-        self._creating[actor.tenant] += 1
-        try:
+        with self.quota.room_for_one(actor.tenant):
             return await self._store.create(self._new(actor, user, wanted))
-        finally:
-            self._creating[actor.tenant] -= 1
 
     def _new(self, actor: Actor, user: str, wanted: JobDraft) -> Job:
         now = self._clock.now()
@@ -340,3 +292,11 @@ class Jobs:
         if job.end_at is None:
             return due
         return [one for one in due if datetime.fromisoformat(one["at"]) <= job.end_at]
+
+
+def check_page(limit: int, cursor: str | None) -> None:
+    """Raises `InvalidValue` for a page of jobs that cannot be asked for."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+    if cursor is not None and not is_job_id(cursor):
+        raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")

@@ -28,6 +28,7 @@ from carapace_cron.services.board import Board, Standing
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.patience import Patience
 from carapace_cron.services.register import Register
+from carapace_cron.services.removals import TOMBSTONE_DAYS, Removals
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ JOB_COMPLETED = "carapace.cron.job_completed"
 ROUND_SECONDS = 5.0
 CHECKPOINT_SECONDS = 300.0  # a job whose status stays the same is written at most this often
 PRUNE_SECONDS = 3600.0
-TOMBSTONE_DAYS = 30  # a deleted job can be brought back for so long
 RECOUNTS_AT_ONCE = 500
 SNAPSHOT_CHANGES = 100  # fewer are fetched one by one at the next start in no time
 
@@ -53,6 +53,7 @@ class Upkeep:
     def __init__(
         self,
         jobs: Jobs,
+        removals: Removals,
         store: JobStore,
         runs: Runs,
         leftovers: Leftovers,
@@ -65,6 +66,7 @@ class Upkeep:
         keep_runs: timedelta,
     ) -> None:
         self._jobs = jobs
+        self._removals = removals
         self._store = store
         self._runs = runs
         self._leftovers = leftovers
@@ -137,7 +139,7 @@ class Upkeep:
     def _note_standing(self, job: Job, end: AttemptEnd, status: str) -> None:
         self._dirty.setdefault(job.id, self._board.of(job.id).last_status)
         self._board.note(end, status)
-        if job.delete_after_run and end.trigger not in ASKED_FOR:
+        if job.delete_after_run and end.trigger not in ASKED_FOR and _is_of_today(job, end.started_at):
             self._to_delete.add(job.id)
             self._wake.set()
 
@@ -176,6 +178,7 @@ class Upkeep:
             self._checkpointed_at.pop(job_id, None)
             self._patience.forget(job_id)
             self._paused_until.pop(job_id, None)
+            self._to_delete.discard(job_id)
             return
         self._note_pause(job)
         if not job.delete_after_run:
@@ -223,7 +226,7 @@ class Upkeep:
         await self._survive(self._register.catch_up)
         await self._survive(self._recount)
         await self._survive(self._tell_expired)
-        await self._survive(self._jobs.complete_removals)
+        await self._survive(self._removals.complete)
         over = [job_id for job_id, until in self._paused_until.items() if until <= self._clock.now()]
         await self._patience.each("the end of a pause", over, self._jobs.end_pause)
         await self._patience.each("the end of a job", list(self._finished), self._disable)
@@ -256,7 +259,10 @@ class Upkeep:
         for job_id, end in (await self._leftovers.last_ends(jobs)).items():
             # Either alone would forget one: the definition that the run did may be older than the wish, and
             # the job itself was changed after the end if only to switch it off.
-            if end.delete_after_run or end.finished_at >= jobs[job_id].updated_at:
+            job = jobs[job_id]
+            if _is_of_today(job, end.started_at) and (
+                end.delete_after_run or end.finished_at >= job.updated_at
+            ):
                 self._to_delete.add(job_id)
 
     async def _disable(self, job_id: str) -> None:
@@ -271,7 +277,7 @@ class Upkeep:
     async def _delete(self, job_id: str) -> None:
         reason = "the job is deleted after its run, as deleteAfterRun asks"
         with suppress(NotFound):  # somebody was quicker
-            await self._jobs.remove(job_id, reason, lambda job: job.delete_after_run)
+            await self._removals.remove(job_id, reason, lambda job: job.delete_after_run)
         self._to_delete.discard(job_id)
 
     async def _checkpoint_changed(self) -> None:
@@ -314,6 +320,11 @@ class Upkeep:
             log.warning("%s waits: %s", work.__name__.strip("_"), error, extra={"action": "upkeep"})
         except Exception:
             log.exception("%s failed; it is tried again", work.__name__, extra={"action": "upkeep"})
+
+
+def _is_of_today(job: Job, began: datetime) -> bool:
+    """Whether a run that began then was one of the job as it is, and not as it was before a restore."""
+    return job.restored_at is None or began > job.restored_at
 
 
 def _checkpoint_of(standing: Standing) -> dict[str, Any]:

@@ -21,6 +21,7 @@ BY_JOB = {  # method: what it needs besides the id
     "pause": {},
     "resume": {},
     "delete": {},
+    "restore": {},
     "run": {},
     "backfill": {"since": "2026-01-30T11:00:00Z"},
 }
@@ -149,7 +150,7 @@ READS = {
 WRITES = {
     "create": [_job()], "update": ["<job>", {"name": "M"}], "pause": ["<job>"], "resume": ["<job>"],
     "run": ["<job>"], "backfill": ["<job>", "2026-01-30T11:00:00Z"], "cancel": [UNKNOWN_RUN],
-    "deliveries.resend": [4711], "delete": ["<job>"],
+    "deliveries.resend": [4711], "delete": ["<job>"], "restore": ["<job>"],
 }  # fmt: skip
 ADMIN = {
     "tokens.create": ["acme", "eve", ["jobs:read"]], "tokens.list": [], "tokens.revoke": ["tok_1"],

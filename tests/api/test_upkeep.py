@@ -96,8 +96,8 @@ class TestDeleteAfterRun:
         """A job whose run has ended, and which could not be deleted."""
         api = await open_api()
         job = await api.create(**{**MINUTELY, "deleteAfterRun": True, **fields})
-        away = Away(api.cron._house.jobs.remove)
-        monkeypatch.setattr(api.cron._house.jobs, "remove", away)
+        away = Away(api.cron._house.removals.remove)
+        monkeypatch.setattr(api.cron._house.removals, "remove", away)
         await api.clock.advance(61)
         assert await states(api, job["id"]) == ["success"] and away.calls
         return api, job["id"], away
@@ -156,7 +156,8 @@ class TestDeleteAfterRun:
         follower = await api.create(
             cronExpression="never", after=[{"jobId": first["id"]}], deleteAfterRun=True
         )
-        monkeypatch.setattr(api.cron._house.jobs, "remove", Away(api.cron._house.jobs.remove))
+        removals = api.cron._house.removals
+        monkeypatch.setattr(removals, "remove", Away(removals.remove))
         await api.clock.advance(61)
         assert await states(api, follower["id"]) == ["success"]
         assert await is_gone(await open_api(), follower["id"])
