@@ -38,6 +38,7 @@ POINTS = (
     "ledger.cancel_all",
     "ledger.prune",
     "pings.record",
+    "badges.of",
     "watchlist.add",
     "watchlist.change",
     "watchlist.remove",

@@ -12,6 +12,7 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 20  # 20 base-36 characters: 103 random bits
 _JOB_ID = re.compile(r"job_[0-9]{13}_[0-9a-z]{16,26}")
 _MONITOR_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UNIQUE_KEY = re.compile(r"[0-9a-f]{40}")
 _RUN_ID = re.compile(r"run_[0-9a-v]{26}")
 
 
@@ -67,6 +68,10 @@ def is_monitor_id(text: str) -> bool:
     True
     """
     return _MONITOR_ID.fullmatch(text) is not None
+
+
+def is_unique_key(text: str) -> bool:
+    return _UNIQUE_KEY.fullmatch(text) is not None
 
 
 def new_token() -> str:

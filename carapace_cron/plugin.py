@@ -182,7 +182,7 @@ class House:
         self._data_dir.release()
 
     def routes(self) -> Sequence[Route]:
-        return cron_routes(self.watch, self._clock, self._host.identify)
+        return cron_routes(self.watch, self._channels, self._clock, self._host.identify)
 
     def why_not_ready(self) -> str | None:
         """None while all loops live and due instants can be recorded."""

@@ -6,11 +6,13 @@ import asyncio
 
 from carapace_cron.clock import Clock
 from carapace_cron.database import Database
+from carapace_cron.ledger.badges import BadgeKeys
 from carapace_cron.ledger.pings import PingBook, Pings
 from carapace_cron.ledger.settling import Settled
 from carapace_cron.ledger.watch_history import WatchHistory
 from carapace_cron.ledger.watchlist import Watchlist
 from carapace_cron.monitors.watchman import Watchman
+from carapace_cron.services.badges import BadgeDesk
 from carapace_cron.services.monitors import ChannelRules, MonitorDesk
 
 
@@ -31,6 +33,7 @@ class WatchWing:
         self._notices_wait = notices_wait
         self.watchman = Watchman(watchlist, clock)
         self.pings = PingBook(Pings(database, self._settled))
+        self.badges = BadgeDesk(BadgeKeys(database), watchlist, clock)
         self.monitors = MonitorDesk(
             watchlist,
             WatchHistory(database),

@@ -24,6 +24,7 @@ DOORS = {
     "ledger/deliveries.py": "Deliveries",
     "ledger/pings.py": "Pings",
     "ledger/watchlist.py": "Watchlist",
+    "ledger/badges.py": "BadgeKeys",
     "objects/memory.py": "MemoryObjects",
     "objects/sqlite.py": "SqliteObjects",
     "objects/s3.py": "S3Objects",

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
+from carapace_cron.api.keys import Identify, holder_of
 from carapace_cron.api.ping_address import PingAddress, read_address, read_run_id
 from carapace_cron.api.ping_body import Body, read_body
 from carapace_cron.api.report import REPORT_BYTES, read_report
@@ -46,10 +47,6 @@ _PREFLIGHT = {
 _BAD_ADDRESS = "invalid url format"  # Healthchecks' words, which its clients look for
 _BAD_RUN_ID = "invalid uuid format"
 _NOT_FOUND = "not found"
-
-Identify = Callable[[str], Awaitable[Actor | None]]
-"""Whose a token is; None when it is not known."""
-
 
 class PingBook(Protocol):
     """Raises `Busy` and `Unavailable`; None: there is no such monitor."""
@@ -154,7 +151,7 @@ class PingDoor:
     async def _by_slug(self, address: PingAddress, query: Mapping[str, str], fault: str | None) -> Target:
         if address.slug != address.slug.lower():
             raise Refusal(400, _BAD_ADDRESS)
-        actor = await self._reached(self._identify(address.key))
+        actor = await self._reached(holder_of(address.key, self._identify))
         # A token that may do more is no ping key: what stands in addresses ends in the logs of others.
         if actor is None or actor.scopes != {"ping"}:
             raise _not_found()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from carapace_cron.api.pings import Identify, PingDoor
+from carapace_cron.api.badges import BadgeDoor
+from carapace_cron.api.checks import ChannelList, CheckDoor
+from carapace_cron.api.keys import Identify
+from carapace_cron.api.pings import PingDoor
 from carapace_cron.clock import Clock
 from carapace_cron.gateway.hookspecs import Route
 from carapace_cron.ledger.pings import PingBook
+from carapace_cron.services.badges import BadgeDesk
 from carapace_cron.services.monitors import MonitorDesk
 
 
@@ -21,7 +25,14 @@ class Watch(Protocol):
     @property
     def monitors(self) -> MonitorDesk: ...
 
+    @property
+    def badges(self) -> BadgeDesk: ...
 
-def cron_routes(watch: Watch, clock: Clock, identify: Identify) -> Sequence[Route]:
+
+def cron_routes(watch: Watch, channels: ChannelList, clock: Clock, identify: Identify) -> Sequence[Route]:
     """`identify`: whose a token is, where a route itself finds the token."""
-    return [*PingDoor(watch.pings, watch.monitors, clock, identify).routes()]
+    return [
+        *PingDoor(watch.pings, watch.monitors, clock, identify).routes(),
+        *CheckDoor(watch.monitors, watch.badges, channels, identify).routes(),
+        *BadgeDoor(watch.badges).routes(),
+    ]

@@ -50,6 +50,11 @@ class Channels:
         """Whether it is a channel at all, of whichever tenant."""
         return channel_id in self._settings or channel_id in self._host.channels()
 
+    def kind_of(self, channel_id: str) -> str:
+        """``webhook``, ``apprise``, …; ``gateway`` for the host's own."""
+        settings = self._settings.get(channel_id)
+        return "gateway" if settings is None else settings.kind
+
     def ids_for(self, tenant: str) -> list[str]:
         """The ids that `tenant` may name, sorted."""
         own = {channel_id for channel_id, settings in self._settings.items() if _may_use(settings, tenant)}

@@ -112,6 +112,11 @@ def find_by_slug(connection: sa.Connection, tenant: str, user_id: str, slug: str
     return next(_readable(rows), None)
 
 
+def find_by_unique_key(connection: sa.Connection, key: str) -> Watched | None:
+    row = connection.execute(_BY_UNIQUE_KEY, {"key": key}).first()
+    return None if row is None else _watched(row)
+
+
 def of_user(connection: sa.Connection, tenant: str, user_id: str) -> list[Watched]:
     """All monitors of a user, in the order of their creation."""
     return list(_readable(connection.execute(_OF_USER, {"tenant": tenant, "user": user_id})))
@@ -303,6 +308,7 @@ _OF_USER = (
     .where(monitors.c.tenant == sa.bindparam("tenant"), monitors.c.user_id == sa.bindparam("user"))
     .order_by(monitors.c.created_at, monitors.c.id)
 )
+_BY_UNIQUE_KEY = sa.select(monitors).where(monitors.c.unique_key == sa.bindparam("key"))
 _BY_SLUG = sa.select(monitors).where(
     monitors.c.tenant == sa.bindparam("tenant"),
     monitors.c.user_id == sa.bindparam("user"),

@@ -98,6 +98,10 @@ class Watchlist:
     async def get(self, monitor_id: str) -> Watched | None:
         return await self._database.read(lambda c: monitors.find(c, [monitor_id]).get(monitor_id))
 
+    async def by_unique_key(self, key: str) -> Watched | None:
+        """By what names it to those who may see and not ping it."""
+        return await self._database.read(lambda c: monitors.find_by_unique_key(c, key))
+
     async def by_slug(self, tenant: str, user_id: str, slug: str) -> Watched | None:
         return await self._database.read(lambda c: monitors.find_by_slug(c, tenant, user_id, slug))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
-from carapace_cron.ids import is_monitor_id
+from carapace_cron.ids import is_monitor_id, is_unique_key
 from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.monitors import Watched
 from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
@@ -266,8 +266,13 @@ class MonitorDesk:
         return Target(watched.monitor.id, created=True)
 
     async def _find(self, actor: Actor, monitor_id: str) -> Watched:
-        """The monitor, if it exists for the caller. A foreign and an unknown id get the same answer."""
-        one = await self._watchlist.get(monitor_id) if is_monitor_id(monitor_id) else None
+        """The monitor, if it exists for the caller. A foreign and an unknown id get the same answer. Its
+        unique key will do, too."""
+        one: Watched | None = None
+        if is_monitor_id(monitor_id):
+            one = await self._watchlist.get(monitor_id)
+        elif is_unique_key(monitor_id):
+            one = await self._watchlist.by_unique_key(monitor_id)
         if one is None or not may_see(actor, one.monitor.tenant, one.monitor.user_id):
             raise _none_such(monitor_id)
         return one
