@@ -46,7 +46,7 @@ def as_promised() -> Evidence:
 
 def tell(seen: Evidence, run: str) -> None:
     key = f"{run}.ended"
-    seen.deliveries.append({"id": key, "run_id": run, "channel_id": "hook", "state": "delivered"})
+    seen.deliveries.append({"id": key, "subject": run, "channel_id": "hook", "state": "delivered"})
     body = {"id": key, "runId": run}
     seen.arrivals.append({"channel": "hook", "key": key, "signed": True, "body": body})
 

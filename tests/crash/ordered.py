@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from support.checker import SECOND, Due, Evidence, JobMade, instant_of
+from support.checker import NOT_RUN, SECOND, Due, Evidence, JobMade, instant_of
 
 NEVER = float("inf")
 MAX_ATTEMPTS = 8
@@ -46,6 +46,19 @@ class Asked:
 
 
 @dataclass
+class Backfill:
+    """Runs of the past that were asked for: of each instant with `since` ≤ instant < `until`."""
+
+    terms: Terms
+    since: datetime
+    until: datetime
+    acknowledged: bool = False
+
+    def covers(self, at: datetime) -> bool:
+        return self.since <= at < self.until and at.second % self.terms.step == 0
+
+
+@dataclass
 class OrderedJob:
     """A job and all that it was told to be, in order. Not `scheduled`: it runs only when it is asked to.
 
@@ -59,6 +72,7 @@ class OrderedJob:
     created: datetime = datetime.min
     changes: list[Change] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
+    backfills: list[Backfill] = field(default_factory=list)
 
     @property
     def terms(self) -> Terms:
@@ -95,7 +109,9 @@ def _due(job: OrderedJob, seen: Evidence) -> Due:
             if verdicts == {True} or (len(verdicts) == 2 and at in on_record):
                 yield at
             at += SECOND
-        yield from (instant_of(row["scheduled_for"]) for row in rows if row["id"] in by_hand)
+        for row in rows:
+            if row["id"] in by_hand or row["trigger"] == "backfill":
+                yield instant_of(row["scheduled_for"])
 
     return due
 
@@ -105,6 +121,7 @@ def judge_orders(jobs: Sequence[OrderedJob], seen: Evidence) -> list[str]:
     return [
         *_of_another_version([job for job in jobs if job.scheduled], seen),
         *(fault for job in jobs for fault in _ill_asked(job, seen)),
+        *(fault for job in jobs for fault in _ill_backfilled(job, seen)),
     ]
 
 
@@ -117,9 +134,13 @@ def _of_another_version(jobs: Iterable[OrderedJob], seen: Evidence) -> Iterator[
         if line["what"] != "begin" or line["run"] not in rows:
             continue
         row = rows[line["run"]]
-        at = instant_of(row["scheduled_for"])
-        of_instant = {terms.version for terms in by_id[row["job_id"]].possible(at.timestamp())}
-        right = {by_hand[row["id"]]} if row["id"] in by_hand else of_instant
+        job, at = by_id[row["job_id"]], instant_of(row["scheduled_for"])
+        if row["id"] in by_hand:
+            right = {by_hand[row["id"]]}
+        elif row["trigger"] == "backfill":
+            right = {one.terms.version for one in job.backfills if one.covers(at)}
+        else:
+            right = {terms.version for terms in job.possible(at.timestamp())}
         if int(line["query"].partition("=")[2]) not in right:
             yield f"run {row['id']} for {at} did {line['query']}; in force was {sorted(right)}"
 
@@ -134,6 +155,20 @@ def _ill_asked(job: OrderedJob, seen: Evidence) -> Iterator[str]:
     for one in job.asked:
         if one.cancelled_at < NEVER and one.run_id in rows:
             yield from _ill_cancelled(one, rows[one.run_id], seen)
+
+
+def _ill_backfilled(job: OrderedJob, seen: Evidence) -> Iterator[str]:
+    """Each instant of a window has its run, and none has one by a backfill outside of all windows."""
+    rows = {instant_of(row["scheduled_for"]): row for row in seen.runs if row["job_id"] == job.id}
+    for one in job.backfills:
+        at = one.since
+        while one.acknowledged and at < one.until:
+            if one.covers(at) and (at not in rows or rows[at]["status"] in NOT_RUN):
+                yield f"{job.key}: {at} was to be backfilled, and has not run"
+            at += SECOND
+    for at, row in rows.items():
+        if row["trigger"] == "backfill" and not any(one.covers(at) for one in job.backfills):
+            yield f"{job.key}: nobody asked to backfill {at}"
 
 
 def _ill_cancelled(asked: Asked, row: dict[str, Any], seen: Evidence) -> Iterator[str]:

@@ -13,11 +13,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-from crash.ordered import MAX_ATTEMPTS, NEVER, Asked, Change, OrderedJob, Terms, judge_orders, made
+from crash.ordered import (
+    MAX_ATTEMPTS,
+    NEVER,
+    Asked,
+    Backfill,
+    Change,
+    OrderedJob,
+    Terms,
+    judge_orders,
+    made,
+)
 from support.checker import Evidence, JobMade
 from support.gateway_process import GatewayProcess, NotNow
 from support.workload import RETRY
@@ -26,6 +36,7 @@ MOST_JOBS = 5
 PAUSE_SECONDS = 0.06  # between two orders, on average
 LEAP_DAYS = "0 0 29 2 *"
 STEPS = (1, 2, 3)
+BACKFILLED = (timedelta(seconds=12), timedelta(seconds=3))  # before now
 
 Order = Callable[[GatewayProcess], Awaitable[None]]
 
@@ -61,6 +72,7 @@ class Orders:
             "delete": self._delete,
             "run": self._run,
             "cancel": self._cancel,
+            "backfill": self._backfill,
             "resend": self._resend,
         }
 
@@ -173,6 +185,19 @@ class Orders:
 
     def _run(self) -> Order:
         return self._asking(self._pick())
+
+    def _backfill(self) -> Order:
+        job = self._pick()
+        now = datetime.now(UTC).replace(microsecond=0)
+        backfill = Backfill(job.terms, now - BACKFILLED[0], now - BACKFILLED[1])
+        job.backfills.append(backfill)
+        window = {"since": backfill.since.isoformat(), "until": backfill.until.isoformat()}
+
+        async def order(gateway: GatewayProcess) -> None:
+            await _ask(gateway, "carapace.cron.backfill", jobId=job.id, **window, dryRun=False)
+            backfill.acknowledged = True
+
+        return order
 
     def _cancel(self) -> Order:
         """Of a job that takes its time: the run that was asked for last, or else ask for one."""

@@ -115,6 +115,7 @@ def _open(told: Story) -> int:
 
 
 def _alive(pids: Path) -> int:
-    """How many of the program's processes live, with all that they started in their sessions."""
-    sessions = {int(pid) for pid in pids.read_text().split()}
-    return sum(pid in sessions or psutil.Process(pid).ppid() in sessions for pid in psutil.pids())
+    """How many of the program's processes live, with those that they started."""
+    programs = {int(pid) for pid in pids.read_text().split()}
+    alive = psutil.process_iter(["pid", "ppid"])
+    return sum(one.info["pid"] in programs or one.info["ppid"] in programs for one in alive)

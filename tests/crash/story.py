@@ -44,6 +44,12 @@ class Report:
     notes: list[str]
     broken: list[str]
 
+    @classmethod
+    def of_failure(cls, title: str, error: Exception) -> Report:
+        """Of a story that could not be told to its end."""
+        nothing: Counter[str] = Counter()
+        return cls(title, nothing, nothing, nothing, nothing, 0.0, [], [f"{type(error).__name__}: {error}"])
+
     def __str__(self) -> str:
         verdict = f"{len(self.broken)} BROKEN" if self.broken else "all promises kept"
         return (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from crash.ordered import Asked, Change, OrderedJob, Terms, judge_orders, made
+from crash.ordered import Asked, Backfill, Change, OrderedJob, Terms, judge_orders, made
 from support.checker import EPOCH, Evidence, instants_without_one_record
 
 NINE = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -15,7 +15,8 @@ START = NINE.timestamp()
 
 
 def ordered() -> OrderedJob:
-    """Made at 0.4 for every second, paused on the way from 3.5 to 4.5, again for every second from 6 on."""
+    """Made at 0.4 for every second, paused on the way from 3.5 to 4.5, again for every second from 6 on;
+    then every fifth second before 6 is backfilled."""
     job = OrderedJob("a job", id="job_a", created=NINE + timedelta(seconds=0.4))
     job.changes = [
         Change(Terms(1, 1), START + 0.4, START + 0.4),
@@ -23,15 +24,27 @@ def ordered() -> OrderedJob:
         Change(Terms(1, 2), START + 5.9, START + 6.0),
     ]
     job.asked = [Asked(1, "run_asked", cancelled_at=START + 5)]
+    job.backfills = [Backfill(Terms(5, 2), NINE, NINE + timedelta(seconds=6), acknowledged=True)]
     return job
 
 
+RUNS = (
+    ("1", 1, "schedule", 1),
+    ("2", 2, "schedule", 1),
+    ("3", 3, "schedule", 1),
+    ("asked", 4.2, "manual", 1),
+    ("7", 7, "schedule", 2),
+    ("0", 0, "backfill", 2),
+    ("5", 5, "backfill", 2),
+)
+
+
 def as_ordered() -> Evidence:
-    """Runs at 1, 2, 3 and 7, one that was asked for at 4.2 and cancelled at 5."""
+    """Runs at 1, 2, 3 and 7, one that was asked for at 4.2 and cancelled at 5, and backfills at 0 and 5."""
     seen = Evidence([], [], [])
-    for name, second, version in (("1", 1, 1), ("2", 2, 1), ("3", 3, 1), ("asked", 4.2, 1), ("7", 7, 2)):
+    for name, second, trigger, version in RUNS:
         manual = name == "asked"
-        row = {"id": f"run_{name}", "job_id": "job_a", "trigger": "manual" if manual else "schedule"}
+        row = {"id": f"run_{name}", "job_id": "job_a", "trigger": trigger}
         times = {"scheduled_for": micros(second), "finished_at": micros(second + 1)}
         ended = {"status": "cancelled" if manual else "success", "attempt": 1, "reason": None}
         seen.runs.append({**row, **times, **ended})
@@ -70,8 +83,12 @@ def test_it_takes_a_cancelled_run_that_was_done_just_then_or_had_failed_before()
 Break = Callable[[OrderedJob, Evidence], Any]
 BROKEN: dict[str, Break] = {
     "no record for 2026-11-21 09:00:07": lambda job, seen: seen.runs.pop(4),
-    "09:00:05+00:00, which is not due": lambda job, seen: seen.runs[0].update(scheduled_for=micros(5)),
+    "09:00:05.500000+00:00, which is not": lambda job, seen: seen.runs[0].update(scheduled_for=micros(5.5)),
     "did v=1; in force was [2]": lambda job, seen: seen.requests[4].update(query="v=1"),
+    "09:00:05+00:00 was to be backfilled, and has not run": lambda job, seen: seen.runs.pop(6),
+    "09:00:00+00:00 was to be backfilled": lambda job, seen: seen.runs[5].update(status="missed"),
+    "nobody asked to backfill 2026-11-21 09:00:03": lambda job, seen: seen.runs[2].update(trigger="backfill"),
+    "run_5 for 2026-11-21 09:00:05+00:00 did v=1": lambda job, seen: seen.requests[6].update(query="v=1"),
     "did v=2; in force was [1]": lambda job, seen: seen.requests[3].update(query="v=2"),
     "run run_asked of a job was promised and is not there": lambda job, seen: seen.runs.pop(3),
     "nobody asked for run run_asked": lambda job, seen: job.asked.clear(),

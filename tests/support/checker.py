@@ -236,7 +236,7 @@ def ill_delivered_notices(jobs: Sequence[JobMade], seen: Evidence) -> list[str]:
     faults = _ill_signed(seen.arrivals)
     for channel in arrived:
         first = list(dict.fromkeys(arrived[channel]))
-        sent = [row["run_id"] for row in seen.deliveries if row["channel_id"] == channel]
+        sent = [row["subject"] for row in seen.deliveries if row["channel_id"] == channel]
         if first != sent:
             faults.append(f"{channel}: first arrivals {_difference(first, sent)}")
     by_job = {job.id: job for job in jobs}
