@@ -39,17 +39,20 @@ JOB = {"name": "Report", "cronExpression": "0 9 * * *", "command": "echo done", 
 
 
 class Agents:
-    """The gateway's agents. `hang` works until it is stopped, or until `let_go`."""
+    """The gateway's agents. `hang` works until it is stopped, or until `let_go`; `work <name>` does what the
+    test has put into `doing`."""
 
     def __init__(self) -> None:
         self.calls: list[AgentCall] = []
         self.stopped: list[str] = []
         self.let_go = asyncio.Event()
         self.working = 0
+        self.doing: dict[str, Callable[[AgentCall], Awaitable[AgentReply]]] = {}
 
     @hookimpl
     def register_agents(self) -> Mapping[str, Callable[[AgentCall], Awaitable[AgentReply | str]]]:
-        return {"generate-report": self._report, "hang": self._hang, "fail": self._fail}
+        agents = {"generate-report": self._report, "hang": self._hang, "fail": self._fail}
+        return {**agents, "work": self._work}
 
     async def _report(self, call: AgentCall) -> str:
         self.calls.append(call)
@@ -58,6 +61,9 @@ class Agents:
     async def _fail(self, call: AgentCall) -> AgentReply:
         self.calls.append(call)
         return AgentReply("half of it", "failure", "the source was empty")
+
+    async def _work(self, call: AgentCall) -> AgentReply:
+        return await self.doing[call.arguments[0]](call)
 
     async def _hang(self, call: AgentCall) -> str:
         self.calls.append(call)
