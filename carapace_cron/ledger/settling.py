@@ -135,7 +135,7 @@ class Settling:
 def _notices(case: Case, saying: Saying, after: After | None, ping: Ping | None) -> Iterator[MonitorNotice]:
     """One for each channel: they have their own rows in the outbox, and fail apart from each other."""
     monitor, health = case.monitor, case.health
-    incident_id = f"{monitor.id}.{to_micros(saying.since)}"
+    incident_id = f"{monitor.id}.{saying.incident}"
     for channel_id in saying.channels:
         yield MonitorNotice.model_construct(
             id=f"{incident_id}.{_which(saying, health)}.{channel_id}",

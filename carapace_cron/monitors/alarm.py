@@ -41,7 +41,8 @@ class Windows(Protocol):
 class Alarm:
     """What people have heard of a monitor. As made: nothing, and there is nothing to hear."""
 
-    since: datetime | None = None  # when the incident began, which is its name; None: there is none
+    incident: str = ""  # the name of the incident, of which there is one more each time; empty: there is none
+    since: datetime | None = None  # when it began
     is_down: bool = False  # there were enough failures for an alert, and it is not well since
     told: Literal["", "late", "down"] = ""  # the gravest that they have heard of this incident
     told_at: datetime | None = None  # when they heard of the down; reminders count from it
@@ -60,6 +61,7 @@ class Saying:
 
     event: SayingEvent
     at: datetime
+    incident: str
     since: datetime
     channels: tuple[str, ...]
 
@@ -115,9 +117,16 @@ def _noted(case: Case, alarm: Alarm, after: After | None) -> Alarm:
         over = replace(alarm, is_down=False)
         return over if alarm.told else replace(AT_REST, too_often=alarm.too_often)
     if not alarm.is_down and case.health.status == "down" and failing(case.monitor, case.health):
-        at = case.now if after is None else after.at
-        return replace(alarm, is_down=True, since=alarm.since or at)
+        return replace(_begun(case, alarm, case.now if after is None else after.at), is_down=True)
     return alarm
+
+
+def _begun(case: Case, alarm: Alarm, at: datetime) -> Alarm:
+    """With an incident, which began `at` if it did not before. Two pings may come at one instant: so their
+    number is in its name."""
+    if alarm.incident:
+        return alarm
+    return replace(alarm, incident=f"{int(at.timestamp() * 1_000_000)}.{case.health.pings}", since=at)
 
 
 def _is_well(case: Case) -> bool:
@@ -130,17 +139,19 @@ def _reconciled(case: Case, alarm: Alarm, said: list[Saying]) -> Alarm:
     """Nothing mutes the alarm: let people hear what is the case."""
     late = is_late(case.monitor, case.health, case.due, case.now)
     if alarm.is_down and alarm.told != "down":
-        _say(case, said, "down", alarm.since)
+        _say(case, alarm, said, "down", alarm.since)
         return replace(alarm, told="down", told_at=case.now)
     if alarm.is_down:
         return _reminded(case, alarm, said)
     if alarm.told and case.health.status == "up" and not late:
-        _say(case, said, "up", alarm.since, at=case.health.last_ping_at)
+        _say(case, alarm, said, "up", case.health.last_ping_at)
         return replace(AT_REST, too_often=alarm.too_often)
     expected = expected_at(case.monitor, case.health, case.due)
-    if late and not alarm.told and "late" in case.monitor.notify and _quiet_until(case, case.now) is None:
-        _say(case, said, "late", expected)
-        return replace(alarm, told="late", since=expected)
+    wanted = "late" in case.monitor.notify and _quiet_until(case, case.now) is None
+    if late and expected is not None and not alarm.told and wanted:
+        begun = _begun(case, alarm, expected)
+        _say(case, begun, said, "late", expected)
+        return replace(begun, told="late")
     return alarm
 
 
@@ -152,7 +163,7 @@ def _reminded(case: Case, alarm: Alarm, said: list[Saying]) -> Alarm:
     if not channels:
         return alarm
     each_once = dict.fromkeys(channel for some in channels for channel in some)
-    said.append(Saying("reminder", case.now, alarm.since or case.now, tuple(each_once)))
+    said.append(Saying("reminder", case.now, alarm.incident, alarm.since or case.now, tuple(each_once)))
     return replace(alarm, reminded_at=case.now)
 
 
@@ -177,7 +188,7 @@ def _with_too_often(case: Case, alarm: Alarm, before: Health, after: After, said
         return alarm
     too_soon = after.at - before.last_ping_at < timedelta(seconds=least)
     if too_soon and not alarm.too_often:
-        _say(case, said, "tooOften", alarm.since, at=after.at)
+        _say(case, alarm, said, "tooOften", after.at)
     return replace(alarm, too_often=too_soon)
 
 
@@ -185,15 +196,15 @@ def _say_failure(case: Case, alarm: Alarm, after: After, said: list[Saying]) -> 
     """Each failure but the one that is told as down already."""
     is_news = after.failure is not None and alarm.acknowledged_at is None
     if is_news and not any(one.event == "down" for one in said):
-        _say(case, said, "failure", alarm.since, at=after.at)
+        _say(case, alarm, said, "failure", after.at)
 
 
-def _say(
-    case: Case, said: list[Saying], event: MonitorEvent, since: datetime | None, *, at: datetime | None = None
-) -> None:
+def _say(case: Case, alarm: Alarm, said: list[Saying], event: MonitorEvent, at: datetime | None) -> None:
+    """If it is asked for. What belongs to no incident is told as one of its own."""
     if event in case.monitor.notify:
-        happened = at or since or case.now
-        said.append(Saying(event, happened, since or happened, case.monitor.channels))
+        happened = at or case.now
+        of = _begun(case, alarm, happened)
+        said.append(Saying(event, happened, of.incident, of.since or happened, case.monitor.channels))
 
 
 def _late_at(case: Case, alarm: Alarm) -> datetime | None:

@@ -139,15 +139,16 @@ def _fields(health: Health) -> dict[str, Any]:
     return {name: getattr(health, name) for name in Health.__slots__}
 
 
+FILTER: dict[str, Any] = {
+    "filter_body": True,
+    "failure_keywords": "FAILED, error:",
+    "success_keywords": "done,ok",
+    "start_keywords": "begin",
+}
+
+
 class TestBodyFilter:
     """Keywords decide: failure before success before start, in the case in which they are written."""
-
-    FILTER: dict[str, Any] = {
-        "filter_body": True,
-        "failure_keywords": "FAILED, error:",
-        "success_keywords": "done,ok",
-        "start_keywords": "begin",
-    }
 
     @pytest.mark.parametrize(
         ("body", "kind"),
@@ -162,16 +163,16 @@ class TestBodyFilter:
         ],
     )
     def test_it_reads_the_body_whatever_bytes_are_in_it(self, body: bytes, kind: PingKind) -> None:
-        assert Day(**self.FILTER).ping("success", 1, body=body).kind == kind
+        assert Day(**FILTER).ping("success", 1, body=body).kind == kind
 
     def test_it_overrules_the_address(self) -> None:
-        assert Day(**self.FILTER).ping("fail", 1, body=b"done").kind == "success"
+        assert Day(**FILTER).ping("fail", 1, body=b"done").kind == "success"
 
     def test_what_has_no_keyword_may_be_a_failure(self) -> None:
-        assert Day(**self.FILTER, fail_by_default=True).ping("success", 1, body=b"?").kind == "fail"
+        assert Day(**FILTER, fail_by_default=True).ping("success", 1, body=b"?").kind == "fail"
 
     def test_a_note_stays_a_note(self) -> None:
-        assert Day(**self.FILTER).ping("log", 1, body=b"done").kind == "log"
+        assert Day(**FILTER).ping("log", 1, body=b"done").kind == "log"
 
     def test_no_keyword_at_all_is_found_nowhere(self) -> None:
         day = Day(filter_body=True, success_keywords=" , ")

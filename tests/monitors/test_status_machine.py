@@ -53,10 +53,9 @@ class Model:
             if busy or self.waits_from is None:
                 self.waits_from = self.instead = self.minute
             self._fail()
-        if self._waits() and self.waits_from is not None:
-            if self.minute == self.waits_from + PERIOD + self.grace:
-                self.waits_from = self.instead = self.waits_from + PERIOD
-                self._fail()
+        if self._waits() and self.waits_from == self.minute - PERIOD - self.grace:
+            self.waits_from = self.instead = self.minute - self.grace
+            self._fail()
 
     def end(self, kind: str, rid: str) -> None:
         begun = self.work.get(rid)
