@@ -43,7 +43,8 @@ ODD_OUTCOMES: dict[str, Any] = {
 
 
 class TestRunner:
-    """Does what the command says: ``ok``, ``fail``, ``hang`` until it is told, ``raise``, ``say <text>``."""
+    """Does what the command says: ``ok``, ``fail``, ``hang`` until it is told, ``raise``, ``say <text>``,
+    ``answered <HTTP status>``."""
 
     __test__ = False
     kind = "test"
@@ -82,6 +83,8 @@ class TestRunner:
             raise RuntimeError("secret detail")
         if word == "stray":
             raise asyncio.CancelledError
+        if word == "answered":
+            return Outcome("failure", error=f"answered {rest}", metadata={"httpStatus": int(rest)})
         if word == "odd":
             return ODD_OUTCOMES[rest]
         if word == "fail" or (word == "failtimes" and work.attempt <= int(rest)):
