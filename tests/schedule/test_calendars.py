@@ -17,12 +17,12 @@ from holidays import country_holidays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carapace_cron.calendars import calendar_of
 from carapace_cron.model.calendar import WEEKDAYS, CalendarPolicy
 from carapace_cron.schedule import Schedule, ScheduleError, parse
 from carapace_cron.schedule.calendar import Calendar
 from carapace_cron.schedule.excepting import MOST_EXCLUDED_STRETCHES, Excepting, excepting
 from carapace_cron.schedule.public_holidays import find_holidays
-from carapace_cron.calendars import calendar_of
 
 Fields = dict[str, Any]
 

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from carapace_cron.calendars import calendar_of
 from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.schedule import ScheduleError, parse
 from carapace_cron.schedule.excepting import excepting
-from carapace_cron.calendars import calendar_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 NEW_YORK = ZoneInfo("America/New_York")
