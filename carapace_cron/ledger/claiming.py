@@ -97,8 +97,7 @@ def claim(
     """
     turns = turns or Turns()
     cancelled = connection.execute(_CANCELLED, {"owner": owner}).all()
-    late = _late(connection, now)
-    expired = expire(connection, late, now) if late else []
+    expired, deadline = _end_late(connection, now)
     lanes = _lanes(connection, slots, now)
     ready = {one.name: one.ready for one in lanes if one.ready}
     shares = fair_shares(ready, _running(connection), slots, limits.per_tenant, turns)
@@ -111,22 +110,22 @@ def claim(
         holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
     upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])
     waiting = [one.next_at for one in lanes if one.next_at is not None]
-    deadline = connection.execute(_NEXT_DEADLINE).scalar()
     return Claimed(
         [_claim(row, owner, row.attempt + 1, now, upstreams.get(row.caused_by)) for row in due.take],
-        more=bool(due.hold) or len(late) == LATE_AT_ONCE or len(due.take) == slots < sum(ready.values()),
+        more=bool(due.hold) or len(expired) == LATE_AT_ONCE or len(due.take) == slots < sum(ready.values()),
         next_at=min(waiting if deadline is None else [*waiting, deadline], default=None),
         cancelled={row.id: row.cancel_reason for row in cancelled},
         expired=expired,
     )
 
 
-def _late(connection: sa.Connection, now: datetime) -> Sequence[AnyRow]:
-    """Queued runs whose deadline has passed."""
+def _end_late(connection: sa.Connection, now: datetime) -> tuple[list[Expired], datetime | None]:
+    """End queued runs whose deadline has passed; those, and when the next one of the others does."""
     first = connection.execute(_NEXT_DEADLINE).scalar()
     if first is None or first > now:
-        return []
-    return connection.execute(_LATE, {"now": now, "most": LATE_AT_ONCE}).all()
+        return [], first
+    late = connection.execute(_LATE, {"now": now, "most": LATE_AT_ONCE}).all()
+    return expire(connection, late, now), connection.execute(_NEXT_DEADLINE).scalar()
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
-from carapace_cron.ledger import claiming, ending, history, planning
+from carapace_cron.ledger import claiming, ending, history, holding, planning
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.migrations.upgrade import upgrade
 
@@ -19,12 +19,16 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 CALLS: dict[str, Callable[[sa.Connection], Any]] = {
     "claim": lambda c: claiming.claim(c, owner="o", slots=5, now=NOW, lease_until=NOW),
+    "next deadline": lambda c: c.execute(claiming._NEXT_DEADLINE).all(),
+    "late": lambda c: c.execute(claiming._LATE, {"now": NOW, "most": 100}).all(),
+    "held": lambda c: c.execute(holding._HELD_LABELS).all(),
+    "next of a limit": lambda c: c.execute(holding._FIRST_OF_EACH_LANE, {"label": "tag:db"}).all(),
     "renew": lambda c: claiming.renew(c, owner="o", run_ids=["run_1"], until=NOW),
     "abandoned": lambda c: claiming.abandoned(c, now=NOW, owner="o"),
     "what is in the way": lambda c: planning.alive_runs(c, ["job_1", "job_2"]),
     "set free": lambda c: ending.set_next_free(c, ["job_1"], NOW),
     "cancel all": lambda c: ending.cancel_runs(c, "job_1", "why", NOW),
-    "held": lambda c: ending._held(c, ["run_1"]),
+    "fence": lambda c: ending._held(c, ["run_1"]),
     "runs of a job": lambda c: history.run_page(c, RunFilter("t", "u", "job_1"), 50, None),
     "runs of a user": lambda c: history.run_page(c, RunFilter("t", "u"), 50, None),
     "runs of a tenant": lambda c: history.run_page(c, RunFilter("t"), 50, None),
@@ -36,6 +40,7 @@ FINE = (
     "SCAN runs USING INDEX runs_alive",
     "SCAN runs USING INDEX runs_running",
     "SCAN runs USING COVERING INDEX runs_running",
+    "SCAN runs USING COVERING INDEX runs_held",
 )
 TABLES = ("SCAN runs", "SCAN attempts", "SCAN deliveries", "SCAN progress")
 
