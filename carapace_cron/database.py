@@ -13,6 +13,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
         self._writer: threading.Thread | None = None
+        self.on_commit: Callable[[int, float], None] | None = None  # hears writes and seconds of each
         self.in_flight = 0  # calls that were not answered yet
 
     async def open(self) -> None:
@@ -136,7 +138,7 @@ class Database:
         with self._engine.connect().execution_options(carapace_writer=True) as connection:
             while (first := self._writes.get()) is not None:
                 batch, closing = self._batch_from(first)
-                self._commit(connection, batch)
+                self._commit_timed(connection, batch)
                 _answer(batch)
                 if closing:
                     return
@@ -152,6 +154,12 @@ class Database:
                 return batch, True
             batch.append(write)
         return batch, False
+
+    def _commit_timed(self, connection: sa.Connection, batch: list[_Write]) -> None:
+        began = time.perf_counter()
+        self._commit(connection, batch)
+        if self.on_commit is not None:
+            self.on_commit(len(batch), time.perf_counter() - began)
 
     def _commit(self, connection: sa.Connection, batch: list[_Write]) -> None:
         """All in one transaction; if one fails, each by itself, so that it fails alone."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from carapace_cron.api.methods import cron_methods
+from carapace_cron.api.metrics import MetricsDoor
 from carapace_cron.api.routes import cron_routes
 from carapace_cron.channels.apprise import apprise_channel
 from carapace_cron.channels.courier import Courier
@@ -39,10 +40,12 @@ from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
+from carapace_cron.metrics import Metrics
 from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import explain
 from carapace_cron.objects.binding import bind_to_ledger
+from carapace_cron.objects.counted import CountedObjects
 from carapace_cron.objects.sqlite import SqliteObjects
 from carapace_cron.outbound.address import AllowList
 from carapace_cron.outbound.client import Outbound
@@ -58,6 +61,7 @@ from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
+from carapace_cron.services.metrics import Loops, MetricsReport
 from carapace_cron.services.neighbours import Neighbours
 from carapace_cron.services.ownership import Ownership
 from carapace_cron.services.register import Register
@@ -140,6 +144,7 @@ class House:
     backfills: BackfillDesk
     deliveries: DeliveryDesk
     status: StatusReport
+    metrics: MetricsReport
     tokens: TokenDesk
     watch: WatchWing
     token_store: Tokens
@@ -153,6 +158,8 @@ class House:
         self._clock = clock
         self._data_dir = DataDir(host.data_dir)
         self._database = database or Database(self._data_dir.database, upgrade)
+        self._metrics = Metrics()
+        self._database.on_commit = self._metrics.committed
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._board = Board()
@@ -182,7 +189,11 @@ class House:
         self._data_dir.release()
 
     def routes(self) -> Sequence[Route]:
-        return cron_routes(self.watch, self._channels, self._clock, self._host.identify)
+        identify = self._host.identify
+        return [
+            *cron_routes(self.watch, self._channels, self._clock, identify),
+            *MetricsDoor(self.metrics, self.watch.monitors, identify).routes(),
+        ]
 
     def why_not_ready(self) -> str | None:
         """None while all loops live and due instants can be recorded."""
@@ -198,10 +209,10 @@ class House:
         self._data_dir.claim()
         await self._database.open()
         self._closers.append(self._database.close)
-        self._ledger = Runs(self._database, self._settings.limits)
+        self._ledger = Runs(self._database, self._settings.limits, self._metrics)
         self._deliveries = Deliveries(self._database)
         self.token_store = Tokens(self._database)
-        self._objects = objects = await self._open_objects()
+        self._objects = objects = CountedObjects(await self._open_objects(), self._metrics)
         self._closers.append(objects.close)
         if self._settings.on_s3:
             own_id = await ledger_id(self._database)
@@ -259,7 +270,15 @@ class House:
             on_failing=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
             on_expired=lambda expired: self._upkeep.note_expired(expired),
         )
-        self._courier = Courier(self._deliveries, self._channels, clock, wake=self._ledger.ended)
+        self._courier = Courier(
+            self._deliveries,
+            self._channels,
+            clock,
+            wake=self._ledger.ended,
+            on_tried=lambda channel_id, result: self._metrics.delivery_tries.add(
+                self._channels.kind_of(channel_id), result
+            ),
+        )
         self.jobs = Jobs(
             self._store,
             self._ledger,
@@ -289,6 +308,16 @@ class House:
             channels=self._channels,
             max_monitors_per_tenant=self._settings.max_monitors_per_tenant,
             notices_wait=self._ledger.ended,
+            metrics=self._metrics,
+        )
+        self.metrics = MetricsReport(
+            self._metrics,
+            self._database,
+            clock,
+            loops=Loops(self._scheduler, self._executor, self._courier, self.watch.watchman),
+            channels=self._channels,
+            slots=self._settings.max_concurrent_runs,
+            why_not_ready=self.why_not_ready,
         )
         self._upkeep = Upkeep(
             self.jobs,

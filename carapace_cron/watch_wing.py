@@ -11,6 +11,7 @@ from carapace_cron.ledger.pings import PingBook, Pings
 from carapace_cron.ledger.settling import Settled
 from carapace_cron.ledger.watch_history import WatchHistory
 from carapace_cron.ledger.watchlist import Watchlist
+from carapace_cron.metrics import Metrics
 from carapace_cron.monitors.watchman import Watchman
 from carapace_cron.services.badges import BadgeDesk
 from carapace_cron.services.monitors import ChannelRules, MonitorDesk
@@ -27,12 +28,13 @@ class WatchWing:
         channels: ChannelRules,
         max_monitors_per_tenant: int,
         notices_wait: asyncio.Event,
+        metrics: Metrics,
     ) -> None:
         """`notices_wait` wakes the courier."""
         watchlist = Watchlist(database, self._settled)
         self._notices_wait = notices_wait
         self.watchman = Watchman(watchlist, clock)
-        self.pings = PingBook(Pings(database, self._settled))
+        self.pings = PingBook(Pings(database, self._settled), metrics)
         self.badges = BadgeDesk(BadgeKeys(database), watchlist, clock)
         self.monitors = MonitorDesk(
             watchlist,

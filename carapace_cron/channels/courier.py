@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError
@@ -40,6 +40,12 @@ LEDGER_PAUSE_SECONDS = 2.0  # after the ledger could not be used
 STOP_GRACE_SECONDS = 10.0
 CANCEL_SECONDS = 5.0  # for a cancelled send to end
 LOGGED_LENGTH = 500
+
+TryResult = Literal[
+    "delivered",
+    "failed",  # it is tried again
+    "undeliverable",  # it is not
+]
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +73,20 @@ class Courier:
     """`run()` until `stop()`. Set `wake` after a commit that put something into the outbox."""
 
     def __init__(
-        self, deliveries: Deliveries, channels: ChannelBook, clock: Clock, *, wake: asyncio.Event
+        self,
+        deliveries: Deliveries,
+        channels: ChannelBook,
+        clock: Clock,
+        *,
+        wake: asyncio.Event,
+        on_tried: Callable[[str, TryResult], None] = lambda channel_id, result: None,
     ) -> None:
+        """`on_tried` hears of each try whose result was recorded."""
         self._deliveries = deliveries
         self._channels = channels
         self._clock = clock
         self._wake = wake
+        self._on_tried = on_tried
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, str] = {}
         self._not_before: dict[str, float] = {}  # monotonic; only where the ledger could not say it
@@ -103,6 +117,11 @@ class Courier:
         self._grace_seconds = grace_seconds
         self._wake.set()
         await self._ended.wait()
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """Channels whose last try failed, and its error."""
+        return self._failing
 
     async def status(self) -> CourierStatus:
         counts = await self._deliveries.counts()
@@ -255,16 +274,19 @@ class Courier:
             if self._failing.pop(channel_id, None) is not None:
                 logger.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
             await self._deliveries.delivered(delivery.sequence, now)
+            self._on_tried(channel_id, "delivered")
             return True
         is_news = channel_id not in self._failing
         self._failing[channel_id] = str(failure)
         if failure.permanent or now - delivery.created_at >= GIVE_UP_AFTER:
             await self._give_up(delivery, failure, now)
+            self._on_tried(channel_id, "undeliverable")
             return True
         if is_news:
             logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
         delay = delay_after(delivery.tries + 1, delivery.notice.id, failure.retry_after_seconds)
         await self._deliveries.retry_later(delivery.sequence, now + delay, str(failure))
+        self._on_tried(channel_id, "failed")
         return False
 
     async def _give_up(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:

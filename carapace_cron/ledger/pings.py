@@ -20,6 +20,7 @@ from carapace_cron.errors import CarapaceError, Unavailable
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import pings
+from carapace_cron.metrics import Metrics
 from carapace_cron.model.monitor import BODY_LIMIT, Ping
 from carapace_cron.monitors.status import After, pinged
 
@@ -125,8 +126,9 @@ _OLD = sa.delete(pings).where(
 class PingBook:
     """`record` answers when the ping is durable. `run` is the loop that writes; `stop` lets it end."""
 
-    def __init__(self, pings: Pings) -> None:
+    def __init__(self, pings: Pings, metrics: Metrics | None = None) -> None:
         self._pings = pings
+        self._metrics = metrics or Metrics()
         self._waiting: list[tuple[Arrival, asyncio.Future[Recorded | None]]] = []
         self._filled = asyncio.Event()
         self._stopping = False
@@ -137,6 +139,7 @@ class PingBook:
         if self._stopping:
             raise Unavailable("the gateway is stopping")
         if len(self._waiting) >= MOST_WAITING:
+            self._metrics.pings_refused.add()
             raise Busy("too many pings wait: try again in a few seconds")
         answer: asyncio.Future[Recorded | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, answer))
@@ -171,6 +174,8 @@ class PingBook:
                 await self._write([one])
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
+                if answer is not None and answer.after.kind is not None:
+                    self._metrics.pings.add(answer.after.kind)
                 with suppress(asyncio.InvalidStateError):  # who asked went away
                     future.set_result(answer)
 

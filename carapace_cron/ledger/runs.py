@@ -26,6 +26,7 @@ from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.history import Progress, RunFilter, RunPage
 from carapace_cron.ledger.planning import JobPlan, Planned
 from carapace_cron.ledger.turns import Turns
+from carapace_cron.metrics import Metrics
 from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Run, manual_run_key
 
@@ -33,8 +34,11 @@ from carapace_cron.model.run import Run, manual_run_key
 class Runs:
     """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
 
-    def __init__(self, database: Database, limits: Limits = NO_LIMITS) -> None:
+    def __init__(
+        self, database: Database, limits: Limits = NO_LIMITS, metrics: Metrics | None = None
+    ) -> None:
         self._database = database
+        self._metrics = metrics or Metrics()
         self._limits = limits
         self._turns = Turns()
         self.changed = asyncio.Event()
@@ -44,6 +48,7 @@ class Runs:
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
         """One record for each instant of `plans`, all in one transaction; see `planning`."""
         answers = await self._database.write(lambda c: planning.record_plans(c, plans, now))
+        self._count_due(answers)
         self.changed.set()
         if any(answer.missed for answer in answers):
             self.ended.set()
@@ -115,6 +120,11 @@ class Runs:
         claimed = await self._database.write(claim)
         for one in claimed.claims:
             self._turns.note(one.lane)
+            if one.attempt == 1:
+                late = (one.started_at - one.scheduled_for).total_seconds()
+                self._metrics.run_lateness.observe(late, one.trigger)
+        for run in claimed.expired:
+            self._metrics.runs_ended.add(run.status)
         if claimed.expired:
             self.ended.set()
         return claimed
@@ -161,6 +171,7 @@ class Runs:
             return answers
 
         answers = await self._database.write(record)
+        self._count_ends(ends, answers)
         self.changed.set()
         self.ended.set()
         return answers
@@ -212,3 +223,18 @@ class Runs:
         while batch := await self._database.write(lambda c: history.prune(c, before)):
             removed += batch
         return removed
+
+    def _count_due(self, answers: Sequence[Planned]) -> None:
+        counted = self._metrics.due_instants
+        counted.add_many(sum(one.runs for one in answers), "run")
+        counted.add_many(sum(one.skipped for one in answers), "skipped")
+        counted.add_many(sum(one.missed for one in answers), "missed")
+
+    def _count_ends(self, ends: Sequence[AttemptEnd], answers: Sequence[Ended]) -> None:
+        for end, answer in zip(ends, answers, strict=True):
+            if answer.status is None:
+                continue
+            self._metrics.attempts_ended.add(end.outcome.status)
+            self._metrics.attempt_duration.observe(end.duration_ms / 1000)
+            if answer.status != "queued":
+                self._metrics.runs_ended.add(answer.status)
