@@ -33,4 +33,4 @@ bench: $(READY)  ## Speed beside the peers; see docs/performance.md
 	$(BIN)/python bench/scheduler.py
 
 clean:  ## Remove what was installed and built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .clients build dist *.egg-info
