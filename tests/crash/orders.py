@@ -70,6 +70,7 @@ class Orders:
             "resume": self._resume,
             "update": self._update,
             "delete": self._delete,
+            "restore": self._restore,
             "run": self._run,
             "cancel": self._cancel,
             "backfill": self._backfill,
@@ -165,6 +166,26 @@ class Orders:
     def _delete(self) -> Order:
         job = self._pick()
         return self._change(job, replace(job.terms, deleted=True), "carapace.cron.delete")
+
+    def _restore(self) -> Order:
+        """The last that was deleted, if it is still there to be restored; else nothing."""
+        deleted = [job for job in self._jobs if job.terms.deleted]
+        if not deleted:
+            return _nothing
+        job = max(deleted, key=lambda job: job.changes[-1].sure)
+        gone, there = job.terms, replace(job.terms, deleted=False)
+        restoring = self._change(job, there, "carapace.cron.restore")
+        change = job.changes[-1]
+
+        async def order(gateway: GatewayProcess) -> None:
+            try:
+                await restoring(gateway)
+            except Refusal as refusal:
+                if refusal.code != "not_found":  # its object is removed by now
+                    raise
+                change.terms, change.sure = gone, time.time()
+
+        return order
 
     def _change(self, job: OrderedJob, terms: Terms, method: str, **params: Any) -> Order:
         change = Change(terms, time.time())
@@ -282,6 +303,10 @@ def _schedule(terms: Terms) -> str:
 
 def _alike(found: Terms, expected: Terms) -> bool:
     return found == expected or (found.deleted and expected.deleted)
+
+
+async def _nothing(gateway: GatewayProcess) -> None:
+    """An order that asks for nothing."""
 
 
 async def _resend_one(gateway: GatewayProcess) -> None:

@@ -34,4 +34,4 @@ def assert_kept(report: Report) -> None:
     assert report.runs["success"] >= 50
     assert report.runs["missed"] >= 1
     assert report.attempts["lost"] >= 10
-    assert len(report.orders) == 9 and min(report.orders.values()) >= 2
+    assert len(report.orders) == 10 and min(report.orders.values()) >= 2
