@@ -62,6 +62,7 @@ from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.metrics import Loops, MetricsReport
+from carapace_cron.services.monitors import MonitorDesk
 from carapace_cron.services.neighbours import Neighbours
 from carapace_cron.services.ownership import Ownership
 from carapace_cron.services.register import Register
@@ -147,6 +148,7 @@ class House:
     metrics: MetricsReport
     tokens: TokenDesk
     watch: WatchWing
+    monitors: MonitorDesk
     token_store: Tokens
 
     def __init__(
@@ -310,6 +312,7 @@ class House:
             notices_wait=self._ledger.ended,
             metrics=self._metrics,
         )
+        self.monitors = self.watch.monitors
         self.metrics = MetricsReport(
             self._metrics,
             self._database,

@@ -18,6 +18,9 @@ from carapace_cron.model.record import explain
 
 log = logging.getLogger(__name__)
 
+Answer = dict[str, Any]
+Function = Callable[..., Awaitable[Answer]]
+
 ANSWER_SECONDS = 45.0  # a store that hangs must not keep a caller waiting for ever; its writes go on
 
 _AWAY = "the gateway's store cannot be reached now, so it is not known whether anything changed: try again"

@@ -5,10 +5,11 @@ The names of the functions' parameters are those of the wire, in their positiona
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from carapace_cron.api.envelope import Page, enveloped
+from carapace_cron.api.envelope import Answer, Function, Page, enveloped
+from carapace_cron.api.monitor_methods import Services as MonitorServices
+from carapace_cron.api.monitor_methods import monitor_methods
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import DeliveryState
 from carapace_cron.services.backfilling import BackfillDesk
@@ -19,11 +20,8 @@ from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
 from carapace_cron.services.status import StatusReport
 from carapace_cron.services.tokens import TokenDesk
 
-Answer = dict[str, Any]
-Function = Callable[..., Awaitable[Answer]]
 
-
-class Services(Protocol):
+class Services(MonitorServices, Protocol):
     """The use cases, once the house stands."""
 
     @property
@@ -51,7 +49,7 @@ class Services(Protocol):
 def cron_methods(services: Services) -> dict[str, Function]:
     """Name → async function ``(actor, …)`` that answers in the envelope."""
     methods = Methods(services)
-    return {
+    return monitor_methods(services) | {
         "carapace.cron.list": enveloped(methods.list_jobs),
         "carapace.cron.create": enveloped(methods.create_job),
         "carapace.cron.get": enveloped(methods.get_job),

@@ -103,7 +103,7 @@ def _unknown(name: str) -> InvalidValue:
     given = shown(name)
     if name in {str(field.alias) for field in Monitor.model_fields.values()}:
         return InvalidValue(f'field "{given}" cannot be set: leave it out', field=given)
-    near = difflib.get_close_matches(given, _WIRE_NAMES, n=1)
+    near = difflib.get_close_matches(given, _WIRE_NAMES, n=1, cutoff=0.5)  # grace → graceSeconds
     expected = f'did you mean "{near[0]}"?' if near else f"expected {', '.join(sorted(_WIRE_NAMES))}"
     return InvalidValue(f'unknown field "{given}": {expected}', field=given)
 

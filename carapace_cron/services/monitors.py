@@ -36,6 +36,7 @@ from carapace_cron.services.monitor_drafts import (
     patched,
     same_in,
 )
+from carapace_cron.services.schedules import naming
 
 MAX_PAGE = 1_000
 MAX_PINGS = 1_000
@@ -62,6 +63,14 @@ class Target:
 
     monitor_id: str
     created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorPage:
+    """`next_cursor` asks for the page behind this one; None on the last."""
+
+    items: Sequence[Watched]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,29 @@ class MonitorDesk:
             for one in found
             if set(tags) <= set(one.monitor.tags) and slug in (None, one.monitor.slug)
         ]
+
+    async def page(
+        self,
+        actor: Actor,
+        user_id: str | None = None,
+        *,
+        tags: Sequence[str] = (),
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+    ) -> MonitorPage:
+        """As `list`, at most `limit`; those behind the one whose id `cursor` is."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+        found = await self.list(actor, user_id, tags=tags)
+        behind = 0
+        if cursor is not None:
+            ids = [one.monitor.id for one in found]
+            if cursor not in ids:
+                raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")
+            behind = ids.index(cursor) + 1
+        items = found[behind : behind + limit]
+        more = len(found) > behind + limit
+        return MonitorPage(items, items[-1].monitor.id if more else None)
 
     async def get(self, actor: Actor, monitor_id: str) -> Watched:
         require(actor, "monitors:read")
@@ -279,16 +311,29 @@ class MonitorDesk:
 
     def _checked(self, tenant: str, policy: MonitorPolicy) -> MonitorPolicy:
         """The policy, if each field of it will do. Raises `InvalidValue`, naming the first that will not."""
+        self._check_rhythm(policy)
+        self._check_channels(policy.channels, tenant, "channels")
+        for one in policy.reminders:
+            self._check_channels(one.channels, tenant, "reminders")
+        return policy
+
+    def _check_rhythm(self, policy: MonitorPolicy) -> None:
         now = self._clock.now()
         if policy.schedule is None:
             load_zone(policy.timezone)
-        elif parse(policy.schedule, policy.timezone, anchor=now).next_after(now) is None:
+            return
+        with naming("schedule"):
+            schedule = parse(policy.schedule, policy.timezone, anchor=now)
+        if schedule.next_after(now) is None:
             message = f'bad schedule "{shown(policy.schedule)}": never due after {instant_text(now)}'
-            raise InvalidValue(f"{message}; expected one that is", field="schedule")
-        told = [*policy.channels, *(channel for one in policy.reminders for channel in one.channels)]
-        for channel_id in dict.fromkeys(told):
-            self._channels.check(channel_id, tenant)
-        return policy
+            raise InvalidValue(f"{message}; expected a later instant", field="schedule")
+
+    def _check_channels(self, channel_ids: Sequence[str], tenant: str, field: str) -> None:
+        for channel_id in channel_ids:
+            try:
+                self._channels.check(channel_id, tenant)
+            except InvalidValue as error:
+                raise InvalidValue(str(error), field=field) from error
 
     def _new(self, actor: Actor, user: str, policy: MonitorPolicy) -> Monitor:
         now = self._clock.now()

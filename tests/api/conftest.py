@@ -31,6 +31,8 @@ PEOPLE = {
     "charlie": Actor("other", "charlie", frozenset({"admin"})),
     "reader": Actor("acme", "alice", frozenset({"jobs:read"})),
     "pinger": Actor("acme", "alice", frozenset({"ping"})),
+    "watcher": Actor("acme", "alice", frozenset({"monitors"})),
+    "onlooker": Actor("acme", "alice", frozenset({"monitors:read"})),
 }
 ENDED = {"success", "degraded", "failure", "timeout", "cancelled", "skipped", "missed"}
 POLLS = 400  # answers of the gateway, some milliseconds each, until something real must have happened

@@ -74,7 +74,7 @@ METHODS = {name: parameters(function) for name, function in cron_methods(Methods
 
 def requests(job_id: str, run_id: str) -> Iterator[tuple[str, Any]]:
     """Each parameter of each method with each value, the others as they should be."""
-    good = {**GOOD, "jobId": job_id, "runId": run_id, "id": "tok_none"}
+    good = {**GOOD, "jobId": job_id, "runId": run_id, "id": "tok_none", "monitorId": "none", "n": 1}
     for method, names in METHODS.items():
         needed = {name: good[name] for name in names if name in good}
         for name in names:

@@ -17,7 +17,10 @@ from carapace_cron.model.job import HttpRequest, JobDraft, RetryPolicy
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "rpc.md").read_text()
 METHODS = cron_methods(Methods)  # type: ignore[arg-type]  # only signatures are read
 EXAMPLE = re.compile(r"(?:<!-- (.*?) -->\n\n)?```\n(→ .*?\n)?← (.*?)\n```", re.DOTALL)
-ID = re.compile(r"\b(?:job_1769774400000_[0-9a-z]{20}|run_[0-9a-v]{26}|tok_[0-9a-z]{20}|cct_[\w-]{32})")
+ID = re.compile(
+    r"\b(?:job_1769774400000_[0-9a-z]{20}|run_[0-9a-v]{26}|tok_[0-9a-z]{20}|cct_[\w-]{32}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
 MORE = "…"  # members that the page leaves out
 
 
@@ -63,11 +66,19 @@ async def test_the_examples_run(api: Any) -> None:
         else:
             if note == "wait":
                 await api.until(lambda: has_ended(api))
-            who = note.removeprefix("as ") if note.startswith("as ") else "alice"
+            who = said[1] if (said := re.match(r"as (\w+)", note)) else "alice"
+            for address in re.findall(r"ping of (\S+)", note):
+                await ping(api, ids.put_in(address))
             answered = await (await api.house.post(ids.put_in(request), who=who)).json()
         wanted = json.loads(shown)
         assert ids.same(wanted, answered), f"{request}\nthe gateway answers: {json.dumps(answered)}"
     await socket.close()
+
+
+async def ping(api: Any, address: str) -> None:
+    url = f"{api.house.server.url}/ping/{address}"
+    async with api.house.client.post(url, data="disk full", headers={"User-Agent": "curl"}) as response:
+        assert response.status == 200
 
 
 async def has_ended(api: Any) -> bool:

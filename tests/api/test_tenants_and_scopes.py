@@ -157,11 +157,51 @@ ADMIN = {
 }  # fmt: skip
 
 
+MONITOR_READS = {
+    "monitors.list": [], "monitors.get": ["<monitor>"], "monitors.pings": ["<monitor>"],
+    "monitors.pingBody": ["<monitor>", 1], "monitors.flips": ["<monitor>"],
+}  # fmt: skip
+MONITOR_WRITES = {
+    "monitors.create": [{}], "monitors.update": ["<monitor>", {"name": "M"}], "monitors.pause": ["<monitor>"],
+    "monitors.resume": ["<monitor>"], "monitors.acknowledge": ["<monitor>"],
+    "monitors.snooze": ["<monitor>"], "monitors.delete": ["<monitor>"],
+}  # fmt: skip
+
+
+class TestScopesOfMonitors:
+    """monitors:read reads, monitors reads and writes, admin does all; the others nothing here."""
+
+    async def outcomes(self, api: Any, who: str, table: Any) -> set[str]:
+        made = await api.data("monitors.create", [{}, "alice"], who="ada")
+        found = set()
+        for method, params in table.items():
+            given = [made["id"] if one == "<monitor>" else one for one in params]
+            found.add((await api.answer(method, given, who=who)).get("code", "ok"))
+        return found
+
+    @pytest.mark.parametrize(
+        ("who", "reads", "writes"),
+        [
+            ("onlooker", {"ok", "not_found"}, {"forbidden"}),
+            ("watcher", {"ok", "not_found"}, {"ok", "conflict"}),
+            ("ada", {"ok", "not_found"}, {"ok", "conflict"}),
+            ("alice", {"forbidden"}, {"forbidden"}),
+            ("pinger", {"forbidden"}, {"forbidden"}),
+        ],
+    )
+    async def test_each_does_what_it_says(
+        self, api: Any, who: str, reads: set[str], writes: set[str]
+    ) -> None:
+        assert await self.outcomes(api, who, MONITOR_READS) == reads
+        assert await self.outcomes(api, who, MONITOR_WRITES) == writes
+
+
 class TestScopes:
     """jobs:read reads, jobs:write reads and writes, admin does all; the others nothing here."""
 
-    def test_the_table_names_every_method(self) -> None:
-        assert {f"carapace.cron.{name}" for name in (READS | WRITES | ADMIN)} == set(METHODS)
+    def test_the_tables_name_every_method(self) -> None:
+        named = READS | WRITES | ADMIN | MONITOR_READS | MONITOR_WRITES
+        assert {f"carapace.cron.{name}" for name in named} == set(METHODS)
 
     async def outcomes(self, api: Any, who: str, table: Any) -> set[str]:
         job_id = (await api.create())["id"]
