@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test lint types unit bench clean help
+.PHONY: serve test lint types unit soak bench clean help
 
 help:  ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +27,9 @@ types: $(READY)  ## Types, strictly
 
 unit: $(READY)  ## All tests, real servers included
 	$(BIN)/pytest -q -n 2 --durations=10
+
+soak: $(READY)  ## What tests do, for longer; see docs/testing.md
+	PYTHONPATH=tests $(BIN)/python -m crash.soak
 
 bench: $(READY)  ## Speed beside the peers; see docs/performance.md
 	$(BIN)/python bench/schedule.py
