@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple, get_args
 
 from carapace_cron.model.monitor import PingKind, Status
@@ -17,7 +18,7 @@ from carapace_cron.model.run import OutcomeStatus, Trigger
 Labels = tuple[str, ...]
 
 RUN_ENDS = ("success", "degraded", "failure", "timeout", "cancelled", "missed")
-QUEUE_STATES = ("queued", "held", "running")
+TRY_RESULTS = ("delivered", "failed", "undeliverable")
 MONITOR_STATUSES: Labels = get_args(Status)
 
 _LATENESS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # seconds; the promise is one or two
@@ -133,7 +134,7 @@ class Metrics:
             "carapace_cron_object_store_requests",
             "Requests to the store of jobs, by operation and result.",
             ("operation", "result"),
-            (),
+            product(("get", "put", "delete", "list"), ("ok", "failed", "unknown")),
         )
         self.ledger_commit = Spread(
             "carapace_cron_ledger_commit_seconds", "How long a transaction of the ledger took.", _COMMITS
@@ -141,6 +142,11 @@ class Metrics:
         self.ledger_batch = Spread(
             "carapace_cron_ledger_batch_writes", "Writes that shared one transaction.", _BATCHES
         )
+
+    def expect_channels(self, kinds: Iterable[str]) -> None:
+        """Show tries of these kinds before there were any: an alert on the first needs the zero before it."""
+        for kind, result in product(kinds, TRY_RESULTS):
+            self.delivery_tries.add_many(0, kind, result)
 
     def committed(self, writes: int, seconds: float) -> None:
         """The ledger's writer has ended a transaction."""

@@ -245,6 +245,7 @@ class House:
         self._runners = Runners([*self._own_runners(), *offered])
         kinds = _joined(self._own_channel_kinds(), hook.register_channel_kinds(), "channel kind")
         self._channels = Channels(self._host, kinds, self._settings.channels)
+        self._metrics.expect_channels(self._channels.kinds)
         self._closers.append(self._channels.close)
 
     def _open_engine(self) -> None:

@@ -50,6 +50,11 @@ class Channels:
         """Whether it is a channel at all, of whichever tenant."""
         return channel_id in self._settings or channel_id in self._host.channels()
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of all that are configured, and of the host's own; sorted."""
+        return sorted({HostChannelAdapter.kind, *(one.kind for one in self._settings.values())})
+
     def kind_of(self, channel_id: str) -> str:
         """``webhook``, ``apprise``, …; ``gateway`` for the host's own."""
         settings = self._settings.get(channel_id)

@@ -6,7 +6,7 @@ They are sums over all tenants, so they are the operator's: another tenant gets 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -33,7 +33,10 @@ Readings = Mapping[Labels, float]
 
 
 class ChannelKinds(Protocol):
-    """Closed: a plugin's kinds are there from the start on."""
+    """The kinds of channels that this gateway has. They do not change while it runs."""
+
+    @property
+    def kinds(self) -> Sequence[str]: ...
 
     def kind_of(self, channel_id: str) -> str: ...
 
@@ -89,7 +92,7 @@ class MetricsReport:
     def _here(self) -> dict[str, Readings]:
         """What this process knows by itself."""
         loops, now = self._loops, self._clock.now()
-        failing = (self._channels.kind_of(channel_id) for channel_id in loops.courier.failing)
+        failing = ((self._channels.kind_of(channel_id), 1) for channel_id in loops.courier.failing)
         values: dict[str, Readings] = {
             "carapace_cron_build_info": {(version("carapace-cron"), tzdata_version()): 1},
             "carapace_cron_ready": {(): int(self._why_not_ready() is None)},
@@ -98,7 +101,7 @@ class MetricsReport:
             "carapace_cron_scheduler_behind_seconds": {(): loops.scheduler.overdue_seconds()},
             "carapace_cron_slots": {(): self._slots},
             "carapace_cron_slots_taken": {(): loops.executor.active},
-            "carapace_cron_channels_failing": _by_label((kind, 1) for kind in failing),
+            "carapace_cron_channels_failing": self._by_kind(failing),
             "carapace_cron_watchman_last_look_age_seconds": _age(loops.watchman.last_look_at, now),
         }
         return values
@@ -117,27 +120,22 @@ class MetricsReport:
         waiting = ((self._channels.kind_of(one), number) for one, number in found.waiting.items())
         oldest = _seconds(found.oldest_notice, now)
         return {
-            "carapace_cron_deliveries_waiting": _by_label(waiting),
+            "carapace_cron_deliveries_waiting": self._by_kind(waiting),
             "carapace_cron_deliveries_oldest_seconds": {(): oldest},
         }
+
+    def _by_kind(self, numbers: Iterable[tuple[str, int]]) -> Readings:
+        """Sums; 0 for the kinds that have none."""
+        found: dict[Labels, float] = dict.fromkeys(((kind,) for kind in self._channels.kinds), 0)
+        for kind, number in numbers:
+            found[(kind,)] = found.get((kind,), 0) + number
+        return found
 
 
 def _queue(found: Depth, now: datetime) -> dict[str, Readings]:
     states: Readings = {("queued",): found.queued, ("held",): found.held, ("running",): found.running}
     oldest = _seconds(found.oldest_due, now)
     return {"carapace_cron_queue_runs": states, "carapace_cron_queue_oldest_due_seconds": {(): oldest}}
-
-
-def _by_label(numbers: Iterable[tuple[str, int]]) -> Readings:
-    """Sums by the label.
-
-    >>> _by_label([("webhook", 2), ("slack", 1), ("webhook", 3)])
-    {('webhook',): 5, ('slack',): 1}
-    """
-    found: dict[Labels, float] = {}
-    for label, number in numbers:
-        found[(label,)] = found.get((label,), 0) + number
-    return found
 
 
 def _age(instant: datetime | None, now: datetime) -> Readings:

@@ -43,6 +43,12 @@ async def series(api: Any, who: str = "prometheus") -> Series:
     }
 
 
+async def make_monitor(api: Any) -> str:
+    """Of the watcher's."""
+    made = await api.cron._house.watch.monitors.create(PEOPLE["watcher"], A_MONITOR)
+    return str(made.watched.monitor.id)
+
+
 def value(found: Series, name: str, **labels: str) -> float:
     return found[f"carapace_cron_{name}", frozenset(labels.items())]
 
@@ -54,9 +60,7 @@ async def test_a_run_is_counted_on_its_whole_way(api: Any) -> None:
     await api.run_in(run["id"])
 
     async def told() -> bool:
-        kind_and_result = {"kind": "gateway", "result": "delivered"}
-        key = ("carapace_cron_delivery_tries_total", frozenset(kind_and_result.items()))
-        return key in await series(api)
+        return value(await series(api), "delivery_tries_total", kind="gateway", result="delivered") == 1
 
     await api.until(told)
     found = await series(api)
@@ -90,10 +94,9 @@ async def test_what_waits_shows_as_a_depth(open_api: Any) -> None:
 
 
 async def test_pings_and_monitors_are_counted(api: Any) -> None:
-    api.house.people.known.update(PEOPLE)
-    made = await api.data("monitors.create", {"data": A_MONITOR}, who="watcher")
-    await (await api.house.get(f"/ping/{made['id']}")).read()
-    await (await api.house.get(f"/ping/{made['id']}/fail")).read()
+    monitor_id = await make_monitor(api)
+    await (await api.house.get(f"/ping/{monitor_id}")).read()
+    await (await api.house.get(f"/ping/{monitor_id}/fail")).read()
     found = await series(api)
     assert value(found, "pings_total", kind="success") == value(found, "pings_total", kind="fail") == 1
     assert value(found, "pings_refused_total") == 0
@@ -110,8 +113,7 @@ async def test_the_gateway_as_a_whole_is_the_operators_to_see(api: Any) -> None:
 
 
 async def test_monitors_are_shown_to_those_who_may_read_them(api: Any) -> None:
-    api.house.people.known.update(PEOPLE)
-    await api.data("monitors.create", {"data": A_MONITOR}, who="watcher")
+    await make_monitor(api)
     mine = {name: dict(labels) for name, labels in await series(api, "watcher")}
     assert mine["hc_check_up"]["name"] == "Nightly backup"
     for who in ("prometheus", "charlie"):

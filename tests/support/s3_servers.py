@@ -40,7 +40,7 @@ def moto_server(folder: Path) -> Iterator[str]:
     """moto's S3 as a process; gives its endpoint URL. It forgets everything when it ends."""
     with free_ports(1) as (port,):
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _server(command, f"http://127.0.0.1:{port}/moto-api/data.json", folder / "moto.log"):
+    with running_server(command, f"http://127.0.0.1:{port}/moto-api/data.json", folder / "moto.log"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -54,7 +54,7 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     with free_ports(5, twins=True) as ports:
         command = _weed_mini(data, identities, ports)
     s3 = ports[0]
-    with _server(command, f"http://127.0.0.1:{s3}/healthz", folder / "seaweedfs.log"):
+    with running_server(command, f"http://127.0.0.1:{s3}/healthz", folder / "seaweedfs.log"):
         yield f"http://127.0.0.1:{s3}"
 
 
@@ -115,7 +115,8 @@ def _identities() -> dict[str, object]:
 
 
 @contextmanager
-def _server(command: Sequence[str], ready_url: str, log: Path) -> Iterator[None]:
+def running_server(command: Sequence[str], ready_url: str, log: Path) -> Iterator[None]:
+    """A process that serves until the block ends, ready when it begins, or `RuntimeError` with its log."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
         try:
