@@ -352,9 +352,8 @@ def delay_after(tries: int, notice_id: str, wish_seconds: float | None = None) -
 
 async def _ended_by_cancelling(task: asyncio.Task[None]) -> None:
     """Cancel `task` if it still works, and let it end; how it ended is of no interest any more."""
-    if task.done():
-        return
-    task.cancel()
-    await asyncio.wait((task,), timeout=CANCEL_SECONDS)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCEL_SECONDS)
     if task.done() and not task.cancelled():
         task.exception()  # looked at, so that nobody reports it as never retrieved
