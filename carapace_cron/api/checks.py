@@ -174,9 +174,7 @@ class CheckDoor:
     async def list_pings(self, call: Call) -> web.Response:
         one = await self._desk.get(call.actor, call.check_id)
         page = await self._desk.pings(call.actor, one.monitor.id, limit=MAX_PINGS)
-        told = [
-            ping_view(ping, one.monitor.id, root=call.root, version=call.version) for ping in page.items
-        ]
+        told = [ping_view(ping, one.monitor.id, root=call.root, version=call.version) for ping in page.items]
         return _json({"pings": told})
 
     async def read_body(self, call: Call) -> web.Response:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
@@ -24,6 +25,8 @@ from carapace_cron.errors import InvalidValue, QuotaExceeded, Unavailable
 from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
+from carapace_cron.ids import token_hash
+from carapace_cron.ledger.ping_names import PING_KEY_SCOPES, Name
 from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Arrival, Busy, Recorded
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT, Ping, PingKind
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 RETRY_AFTER_SECONDS = 5
 WARN_EVERY_SECONDS = 60.0
+ALL_CHANNELS = "*"
+MOST_CHANNELS = 50  # of one monitor
 
 _HEADERS = {"Access-Control-Allow-Origin": "*", "Ping-Body-Limit": str(BODY_LIMIT)}
 _PREFLIGHT = {
@@ -47,6 +52,7 @@ _PREFLIGHT = {
 _BAD_ADDRESS = "invalid url format"  # Healthchecks' words, which its clients look for
 _BAD_RUN_ID = "invalid uuid format"
 _NOT_FOUND = "not found"
+
 
 class PingBook(Protocol):
     """Raises `Busy` and `Unavailable`; None: there is no such monitor."""
@@ -64,6 +70,26 @@ class Desk(Protocol):
     ) -> Target | None: ...
 
 
+class ChannelIds(Protocol):
+    """The ids of the channels that a tenant may name."""
+
+    def ids_for(self, tenant: str) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address of a ping says, and its query. `fault`: why it is no ping; it may still be unknown."""
+
+    address: PingAddress
+    query: Mapping[str, str]
+    run_id: str
+    fault: str | None
+
+    @property
+    def creates(self) -> bool:
+        return self.query.get("create") == "1"
+
+
 class Refusal(Exception):
     """What came is no ping: the status and the text of the answer."""
 
@@ -76,9 +102,12 @@ class Refusal(Exception):
 class PingDoor:
     """Its handlers read, record, answer; in that order, so that nobody is told of a ping that is not kept."""
 
-    def __init__(self, book: PingBook, desk: Desk, clock: Clock, identify: Identify) -> None:
+    def __init__(
+        self, book: PingBook, desk: Desk, channels: ChannelIds, clock: Clock, identify: Identify
+    ) -> None:
         self._book = book
         self._desk = desk
+        self._channels = channels
         self._clock = clock
         self._identify = identify
         self._warned_at = -math.inf
@@ -96,97 +125,47 @@ class PingDoor:
         """A signal in the address. The body is the sender's own text, whatever it is."""
         body = await read_body(request, BODY_LIMIT)
         try:
-            address = _address_of(request)
-            target, rid = await self._target(request, address)
-            await self._record(
-                target,
-                self._ping(request, address.said, rid, body, exit_status=address.exit_status),
-            )
+            asked = _asked(request)
+            ping = self._ping(request, asked, asked.address.said, body)
+            created = await self._keep(asked, ping)
         except Refusal as refusal:
             return _finished(_text(refusal.status, refusal.text), body)
-        return _finished(_text(201, "Created") if target.created else _text(200, "OK"), body)
+        return _finished(_text(201, "Created") if created else _text(200, "OK"), body)
 
     async def report(self, request: web.Request) -> web.StreamResponse:
         """A signal in JSON. A report that cannot be read is refused, and its arrival kept as a note."""
         body = await read_body(request, REPORT_BYTES)
         try:
-            address = _address_of(request)
-            if address.has_suffix:
-                raise Refusal(404, _NOT_FOUND)
-            target, rid = await self._target(request, address)
+            asked = _asked(request)
+            if asked.address.has_suffix:
+                raise _not_found()
             try:
                 report = read_report(body)
             except InvalidValue as error:
-                await self._record(target, self._ping(request, "log", rid, body))
+                await self._keep(asked, self._ping(request, asked, "log", body))
                 raise Refusal(400, str(error)) from error
-            ping = self._ping(request, report.said, rid, body, took_ms=report.took_ms)
-            await self._record(target, ping)
+            ping = self._ping(request, asked, report.said, body, took_ms=report.took_ms)
+            created = await self._keep(asked, ping)
         except Refusal as refusal:
             answer = _json(refusal.status, {"success": False, "error": refusal.text})
             return _finished(answer, body)
-        return _finished(_json(201 if target.created else 200, {"success": True}), body)
-
-    async def _target(self, request: web.Request, address: PingAddress) -> tuple[Target, str]:
-        """The monitor that is meant, and the run id.
-
-        As with Healthchecks, what is not there is answered before what is wrong. Unlike there, nothing is
-        made for a ping that is wrong.
-        """
-        query = request.query if request.query_string else {}
-        rid = query.get("rid")
-        run_id = "" if rid is None else read_run_id(rid)
-        fault = _BAD_ADDRESS if address.is_out_of_range else None if run_id is not None else _BAD_RUN_ID
-        if address.monitor_id:
-            target = await self._by_id(address.monitor_id, fault)
-        else:
-            target = await self._by_slug(address, query, fault)
-        return target, run_id or ""
-
-    async def _by_id(self, monitor_id: str, fault: str | None) -> Target:
-        """Whether it is there is left to the recording, unless there is nothing to record."""
-        if fault is None:
-            return Target(monitor_id)
-        raise Refusal(400, fault) if await self._reached(self._desk.exists(monitor_id)) else _not_found()
-
-    async def _by_slug(self, address: PingAddress, query: Mapping[str, str], fault: str | None) -> Target:
-        if address.slug != address.slug.lower():
-            raise Refusal(400, _BAD_ADDRESS)
-        actor = await self._reached(holder_of(address.key, self._identify))
-        # A token that may do more is no ping key: what stands in addresses ends in the logs of others.
-        if actor is None or actor.scopes != {"ping"}:
-            raise _not_found()
-        creates = query.get("create") == "1"
-        asked = query if creates and fault is None else None
-        try:
-            target = await self._reached(
-                self._desk.ping_target(actor, address.slug, create=asked is not None, asked=asked)
-            )
-        except QuotaExceeded as error:
-            raise _not_found() from error
-        except InvalidValue as error:
-            raise Refusal(400, str(error)) from error
-        if fault is not None and (creates or target is not None):
-            raise Refusal(400, fault)
-        if target is None:
-            raise _not_found()
-        return target
+        return _finished(_json(201 if created else 200, {"success": True}), body)
 
     def _ping(
         self,
         request: web.Request,
+        asked: Asked,
         said: PingKind,
-        rid: str,
         body: Body,
         *,
-        exit_status: int | None = None,
         took_ms: int | None = None,
     ) -> Ping:
         client = client_of(request)
         return Ping(
             at=self._clock.now(),
             said=said,
-            rid=rid,
-            exit_status=exit_status,
+            rid=asked.run_id,
+            exit_status=asked.address.exit_status,
             took_ms=took_ms,
             scheme=client.scheme,
             method=request.method,
@@ -195,10 +174,59 @@ class PingDoor:
             body=body.kept[:BODY_LIMIT],
         )
 
-    async def _record(self, target: Target, ping: Ping) -> None:
-        """Until it is on the disk."""
+    async def _keep(self, asked: Asked, ping: Ping) -> bool:
+        """Until it is on the disk; whether its monitor was made for it.
+
+        Nearly all pings take the first way: one write, which finds the monitor itself.
+        """
+        address = asked.address
+        if asked.fault is None:
+            to = address.monitor_id or Name(token_hash(address.key), address.slug)
+            if await self._reached(self._book.record(Arrival(to, ping))) is not None:
+                return False
+        target = await self._found_or_made(asked)
         if await self._reached(self._book.record(Arrival(target.monitor_id, ping))) is None:
             raise _not_found()
+        return target.created
+
+    async def _found_or_made(self, asked: Asked) -> Target:
+        """The monitor that is meant, for what could not simply be recorded.
+
+        As with Healthchecks, what is not there is answered before what is wrong. Unlike there, nothing is
+        made for a ping that is wrong.
+        """
+        if asked.address.monitor_id:
+            known = asked.fault is not None and await self._reached(
+                self._desk.exists(asked.address.monitor_id)
+            )
+            raise Refusal(400, str(asked.fault)) if known else _not_found()
+        actor = await self._reached(holder_of(asked.address.key, self._identify))
+        if actor is None or actor.scopes != {PING_KEY_SCOPES}:
+            raise _not_found()
+        target = await self._by_slug(actor, asked)
+        if asked.fault is not None and (asked.creates or target is not None):
+            raise Refusal(400, asked.fault)
+        if target is None:
+            raise _not_found()
+        return target
+
+    async def _by_slug(self, actor: Actor, asked: Asked) -> Target | None:
+        creates = asked.creates and asked.fault is None
+        fields = self._fields(actor, asked.query) if creates else None
+        slug = asked.address.slug
+        try:
+            return await self._reached(self._desk.ping_target(actor, slug, create=creates, asked=fields))
+        except QuotaExceeded as error:
+            raise _not_found() from error
+        except InvalidValue as error:
+            raise Refusal(400, str(error)) from error
+
+    def _fields(self, actor: Actor, query: Mapping[str, str]) -> dict[str, str]:
+        """What a monitor is made with. As with Healthchecks, it tells everybody unless the ping says whom."""
+        fields = {name: text for name, text in query.items() if name not in ("create", "rid")}
+        if fields.get("channels", ALL_CHANNELS) == ALL_CHANNELS:
+            fields["channels"] = " ".join(self._channels.ids_for(actor.tenant)[:MOST_CHANNELS])
+        return fields
 
     async def _reached(self, answer: Awaitable[T]) -> T:
         """What the ledger answers; a `Refusal` when it cannot, or not in time."""
@@ -222,11 +250,18 @@ async def answer_preflight(request: web.Request) -> web.StreamResponse:
     return web.Response(status=204, headers=_PREFLIGHT)
 
 
-def _address_of(request: web.Request) -> PingAddress:
+def _asked(request: web.Request) -> Asked:
+    """Raises `Refusal` for an address at which nothing can be."""
     address = read_address(request.match_info["address"])
     if address is None:
         raise _not_found()
-    return address
+    if address.slug != address.slug.lower():
+        raise Refusal(400, _BAD_ADDRESS)
+    query = request.query if request.query_string else {}
+    rid = query.get("rid")
+    run_id = "" if rid is None else read_run_id(rid)
+    fault = _BAD_ADDRESS if address.is_out_of_range else _BAD_RUN_ID if run_id is None else None
+    return Asked(address, query, run_id or "", fault)
 
 
 def _not_found() -> Refusal:

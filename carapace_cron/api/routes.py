@@ -32,7 +32,7 @@ class Watch(Protocol):
 def cron_routes(watch: Watch, channels: ChannelList, clock: Clock, identify: Identify) -> Sequence[Route]:
     """`identify`: whose a token is, where a route itself finds the token."""
     return [
-        *PingDoor(watch.pings, watch.monitors, clock, identify).routes(),
+        *PingDoor(watch.pings, watch.monitors, channels, clock, identify).routes(),
         *CheckDoor(watch.monitors, watch.badges, channels, identify).routes(),
         *BadgeDoor(watch.badges).routes(),
     ]

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError, Unavailable
 from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.ping_names import Name, resolve
 from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import pings
 from carapace_cron.metrics import Metrics
@@ -33,9 +34,9 @@ USER_AGENT_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A ping and the monitor that it is for."""
+    """A ping and the monitor that it is for: its id, or how the address names it."""
 
-    monitor_id: str
+    to: str | Name
     ping: Ping
 
 
@@ -72,8 +73,9 @@ def record_pings(
     connection: sa.Connection, arrivals: Sequence[Arrival]
 ) -> tuple[list[Recorded | None], Settled]:
     """Keep pings in their order; an answer each."""
-    settling = Settling(connection, list({one.monitor_id for one in arrivals}))
-    answers = [_taken(settling, arrival) for arrival in arrivals]
+    ids = _monitor_ids(connection, arrivals)
+    settling = Settling(connection, list(set(ids) - {""}))
+    answers = [_taken(settling, to, one.ping) for to, one in zip(ids, arrivals, strict=True)]
     rows = [_row(one, answer) for one, answer in zip(arrivals, answers, strict=True) if answer is not None]
     if rows:
         connection.execute(sa.insert(pings), rows)
@@ -81,9 +83,14 @@ def record_pings(
     return answers, settling.keep()
 
 
-def _taken(settling: Settling, arrival: Arrival) -> Recorded | None:
+def _monitor_ids(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[str]:
+    """For each arrival the monitor that it is for; empty where the name is nobody's."""
+    found = resolve(connection, {one.to for one in arrivals if isinstance(one.to, Name)})
+    return [one.to if isinstance(one.to, str) else found.get(one.to, "") for one in arrivals]
+
+
+def _taken(settling: Settling, monitor_id: str, ping: Ping) -> Recorded | None:
     """First the silence until the ping, then the ping: a late one comes after the flip of its lateness."""
-    monitor_id, ping = arrival.monitor_id, arrival.ping
     if monitor_id not in settling:
         return None
     settling.pass_time(monitor_id, ping.at, ping.at)
@@ -96,7 +103,7 @@ def _taken(settling: Settling, arrival: Arrival) -> Recorded | None:
 def _row(arrival: Arrival, recorded: Recorded) -> dict[str, Any]:
     ping, after = arrival.ping, recorded.after
     return {
-        "monitor_id": arrival.monitor_id,
+        "monitor_id": recorded.monitor_id,
         "n": recorded.n,
         "at": ping.at,
         "kind": after.kind,

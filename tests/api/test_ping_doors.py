@@ -213,6 +213,40 @@ async def test_a_bad_first_ping_makes_nothing(door: Door) -> None:
     assert await door.slugs() == []
 
 
+async def test_who_is_told_of_a_monitor_that_a_ping_made(open_api: Callable[..., Awaitable[Any]]) -> None:
+    """As with Healthchecks, everybody; unless the ping says whom."""
+    door = Door(await open_api(channels={"ops": {"kind": "apprise", "url": "json://127.0.0.1:9/x"}}))
+    asked = {"one": "", "two": "&channels=ops", "three": "&channels=*", "four": "&channels="}
+    for slug, query in asked.items():
+        assert (await door.answer(f"/ping/pinger/{slug}?create=1{query}"))[0] == 201
+    told = {one.monitor.slug: one.monitor.channels for one in await door.desk.list(ALICE)}
+    assert told == {"one": ("gateway", "ops"), "two": ("ops",), "three": ("gateway", "ops"), "four": ()}
+    assert (await door.answer("/ping/pinger/five?create=1&channels=oops"))[0] == 400
+
+
+async def test_a_ping_key_is_a_token_that_may_do_nothing_else(door: Door) -> None:
+    await door.monitor(slug="backup")
+    asked = {"tenant": "acme", "user": "alice"}
+    issued = {
+        scopes: await door.api.data("tokens.create", {**asked, "scopes": scopes.split()}, who="ada")
+        for scopes in ("ping", "ping monitors", "monitors", "admin")
+    }
+    for scopes, token in issued.items():
+        expected = (200, "OK") if scopes == "ping" else (404, "not found")
+        assert await door.answer(f"/ping/{token['token']}/backup") == expected
+    stranger = await door.api.data(
+        "tokens.create", {"tenant": "acme", "user": "bob", "scopes": ["ping"]}, who="ada"
+    )
+    assert await door.answer(f"/ping/{stranger['token']}/backup") == (404, "not found")
+    key = issued["ping"]
+    answers = await asyncio.gather(
+        *(door.answer(f"/ping/{key['token']}/{slug}") for slug in ("backup", "none", "backup"))
+    )
+    assert answers == [(200, "OK"), (404, "not found"), (200, "OK")]
+    await door.api.data("tokens.revoke", {"id": key["id"]}, who="ada")
+    assert await door.answer(f"/ping/{key['token']}/backup") == (404, "not found")
+
+
 async def test_fifty_first_pings_at_once_make_one_monitor(door: Door) -> None:
     answers = await asyncio.gather(*(door.answer("/ping/pinger/nightly?create=1") for _ in range(50)))
     assert sorted(answers) == [(200, "OK")] * 49 + [(201, "Created")]
