@@ -73,6 +73,12 @@ def insert_delivery(connection: sa.Connection, notice: AnyNotice, now: datetime)
     connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
 
 
+def forget_deliveries(connection: sa.Connection, subject: str, before: datetime) -> None:
+    """Remove what was delivered, or could not be, of a run or monitor before then."""
+    old = sa.delete(deliveries).where(deliveries.c.subject == subject, deliveries.c.finished_at < before)
+    connection.execute(old)
+
+
 class Deliveries:
     """Reads and steps of the outbox. Each step is conditional on the state it leaves, and answers whether
     it was taken: False means that the delivery was no longer in that state."""

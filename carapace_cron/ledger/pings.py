@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from carapace_cron.errors import CarapaceError, Unavailable
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.ping_names import Name, resolve
 from carapace_cron.ledger.settling import Settled, Settling
-from carapace_cron.ledger.tables import pings
+from carapace_cron.ledger.tables import flips, pings
 from carapace_cron.metrics import Metrics
 from carapace_cron.model.monitor import BODY_LIMIT, Ping
 from carapace_cron.monitors.status import After, pinged
@@ -28,6 +29,7 @@ from carapace_cron.monitors.status import After, pinged
 PINGS_PER_WRITE = 256
 MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
 KEPT_PINGS = 1_000  # of one monitor, the newest
+KEPT_FLIPS = timedelta(days=93)  # as Healthchecks: three months of downtime can be told
 PRUNE_EVERY = 100  # pings of one monitor
 USER_AGENT_LIMIT = 200
 
@@ -119,14 +121,18 @@ def _row(arrival: Arrival, recorded: Recorded) -> dict[str, Any]:
 
 
 def _prune(connection: sa.Connection, answers: Sequence[Recorded | None]) -> None:
-    """Now and then, remove what is older than the newest pings of a monitor."""
+    """Now and then, remove what is older than the newest pings of a monitor, and its oldest flips."""
     for one in answers:
-        if one is not None and one.n > KEPT_PINGS and one.n % PRUNE_EVERY == 0:
+        if one is not None and one.n % PRUNE_EVERY == 0:
             connection.execute(_OLD, {"monitor": one.monitor_id, "last": one.n - KEPT_PINGS})
+            connection.execute(_OLD_FLIPS, {"monitor": one.monitor_id, "last": one.after.at - KEPT_FLIPS})
 
 
 _OLD = sa.delete(pings).where(
     pings.c.monitor_id == sa.bindparam("monitor"), pings.c.n <= sa.bindparam("last")
+)
+_OLD_FLIPS = sa.delete(flips).where(
+    flips.c.monitor_id == sa.bindparam("monitor"), flips.c.at < sa.bindparam("last")
 )
 
 

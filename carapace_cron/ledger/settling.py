@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from carapace_cron.ledger.deliveries import insert_delivery
+from carapace_cron.ledger.deliveries import forget_deliveries, insert_delivery
 from carapace_cron.ledger.monitors import (
     Watched,
     find,
@@ -27,6 +27,9 @@ from carapace_cron.model.notice import MonitorNotice, MonitorNoticeEvent
 from carapace_cron.monitors.alarm import Case, Saying, SayingEvent, consider
 from carapace_cron.monitors.sentences import name_of, sentence
 from carapace_cron.monitors.status import After, expected_at, redefined, shown, silence
+
+
+KEPT_DELIVERIES = timedelta(days=30)  # of one monitor, once they have arrived or cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class Settling:
         return any(parent.shown(now) == "down" for parent in known)
 
     def _tell(self, case: Case, saying: Saying, after: After | None, ping: Ping | None) -> None:
+        forget_deliveries(self._connection, case.monitor.id, case.now - KEPT_DELIVERIES)
         for notice in _notices(case, saying, after, ping):
             insert_delivery(self._connection, notice, case.now)
             self._told = True

@@ -233,11 +233,11 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("last_ping_at", InstantColumn),
     sa.Column("last_duration_ms", sa.Integer),
     sa.Column("expected_after", InstantColumn),
-    sa.Column("open_runs", sa.JSON),  # of those that have begun: [[rid, started, last sign, overdue], …]
+    sa.Column("open_runs", sa.JSON(none_as_null=True)),  # of those that have begun: [[rid, started, last sign, overdue], …]
     sa.Column("failures_in_row", sa.Integer, nullable=False),
     sa.Column("ends", sa.Text, nullable=False),
     sa.Column("deadline", InstantColumn),  # silence until then makes it down
-    sa.Column("alarm", sa.JSON),  # what was told of it, and what is to be told when
+    sa.Column("alarm", sa.JSON(none_as_null=True)),  # what was told of it, and what is to be told when
     sa.Column("look_at", InstantColumn),  # something happens by itself then; None: nothing does
     sa.Index("monitors_by_user", "tenant", "user_id", "created_at", "id"),
     sa.Index(
