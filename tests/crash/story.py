@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 from crash import hasty_gateway
+from crash.chain import Follower, follow, ill_followed, made
 from crash.orders import Orders, Unanswered
 from support.checker import Evidence, JobMade, each_elapsed, judge, unlike_the_answers
 from support.closing import all_runs, evidence, finish
@@ -26,7 +27,7 @@ from support.outside import Outside, outside
 from support.workload import ADMIN_TOKEN, SIGNING_SECRET, Kind, create, every_kind, settings_for
 
 HASTY = (*OURS[:1], hasty_gateway.__file__)
-FAILPOINT_SECONDS = 20.0  # within which a life comes to its failpoint
+FAILPOINT_SECONDS = 60.0  # within which a life comes to its failpoint; mostly it takes two
 LAST_LIFE_SECONDS = 2.0
 ANSWER_SECONDS = 150.0  # an order may wait as long as a gateway is stopped or a store is away
 
@@ -70,6 +71,7 @@ class Story:
     dice: random.Random
     began: float = field(default_factory=time.monotonic)
     jobs: dict[str, JobMade] = field(default_factory=dict)
+    followers: list[Follower] = field(default_factory=list)
     befell: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -77,6 +79,8 @@ class Story:
         """The first life, in which the jobs are made; it goes on."""
         await self.gateway.start()
         self.jobs = await create(self.gateway, kinds)
+        if "get" in self.jobs:
+            self.followers = [await follow(self.gateway, self.jobs["get"], self.world.url)]
 
     async def live(self, seconds: float) -> None:
         """Orders for a while."""
@@ -113,15 +117,17 @@ class Story:
             await self.live_again()
             await self.live(LAST_LIFE_SECONDS)
         await self.orders.settle(self.gateway)
-        made = [*self.jobs.values(), *self.orders.made(evidence(self.gateway, self.world))]
-        horizon = await finish(self.gateway, made)
+        scheduled = [*self.jobs.values(), *self.orders.made(evidence(self.gateway, self.world))]
+        horizon = await finish(self.gateway, scheduled)
         await self.orders.settle(self.gateway)  # what was refused for good while the last things ended
         await finish(self.gateway, [])
         answers = await all_runs(self.gateway)
         await self.gateway.terminate()
         seen = evidence(self.gateway, self.world)
-        jobs = [*self.jobs.values(), *self.orders.made(seen)]
+        followers = [made(one, seen) for one in self.followers]
+        jobs = [*self.jobs.values(), *self.orders.made(seen), *followers]
         broken = [*judge(jobs, seen, horizon), *unlike_the_answers(answers, seen), *self.orders.judge(seen)]
+        broken += [fault for one in self.followers for fault in ill_followed(one, seen)]
         return self._report(seen, broken)
 
     @asynccontextmanager
