@@ -21,7 +21,10 @@ from carapace_cron.api.metrics import MetricsDoor
 from carapace_cron.api.routes import cron_routes
 from carapace_cron.channels.apprise import apprise_channel
 from carapace_cron.channels.courier import Courier
+from carapace_cron.channels.email import email_channel
+from carapace_cron.channels.pagerduty import open_pagerduty
 from carapace_cron.channels.registry import Channels
+from carapace_cron.channels.slack import open_slack
 from carapace_cron.channels.webhook import open_webhooks
 from carapace_cron.clock import Clock, SystemClock
 from carapace_cron.data_dir import DataDir
@@ -505,7 +508,13 @@ class House:
         return {"sqlite": embedded, "s3": s3}
 
     def _own_channel_kinds(self) -> dict[str, ChannelFactory]:
-        return {"webhook": open_webhooks(self._outbound, self._clock), "apprise": apprise_channel}
+        return {
+            "webhook": open_webhooks(self._outbound, self._clock),
+            "email": email_channel,
+            "slack": open_slack(self._outbound, self._clock),
+            "pagerduty": open_pagerduty(self._outbound, self._clock),
+            "apprise": apprise_channel,
+        }
 
     def _own_runners(self) -> list[Runner]:
         work_dir = self._data_dir.path / "work"

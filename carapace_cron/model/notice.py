@@ -5,6 +5,7 @@ Its texts are data: a channel escapes them for its service.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, TypeAdapter
@@ -51,11 +52,20 @@ class Notice(Record):
         return f"{self.job_name}: {'paused' if self.event == 'job.paused' else self.status}"
 
     @property
+    def happened_at(self) -> datetime:
+        return self.finished_at
+
+    @property
     def text(self) -> str:
         """The message for people, in the words of the original extension."""
+        with_output = self.success and self.output
+        return f"{self.summary}\n\nOutput:\n{self.output}" if with_output else self.summary
+
+    @property
+    def summary(self) -> str:
+        """What happened, without the output."""
         if self.success:
-            body = f"Cron job {self.job_id} executed successfully in {self.duration_ms}ms."
-            return f"{body}\n\nOutput:\n{self.output}" if self.output else body
+            return f"Cron job {self.job_id} executed successfully in {self.duration_ms}ms."
         if self.event == "job.paused":
             return f"Cron job {self.job_id} is paused.\n\n{self.error}"
         if self.event == "run.missed":
@@ -105,6 +115,15 @@ class MonitorNotice(Record):
     @property
     def title(self) -> str:
         return f"{self.monitor_name}: {_TITLES[self.event]}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.at
+
+    @property
+    def summary(self) -> str:
+        """What happened, without the output."""
+        return self.reason
 
     @property
     def text(self) -> str:
