@@ -48,6 +48,7 @@ POINTS = (
     "outbox.retry_later",
     "outbox.give_up",
     "outbox.resend",
+    "events.prune",
 )
 NAMES = tuple(f"{point}.{side}" for point in POINTS for side in ("before", "after"))
 

@@ -36,6 +36,7 @@ from carapace_cron.gateway.methods import method_of
 from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hookimpl
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.deliveries import Deliveries
+from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.facts import ledger_id
 from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.in_force import InForce
@@ -63,6 +64,7 @@ from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.board import Board
 from carapace_cron.services.deliveries import DeliveryDesk
+from carapace_cron.services.events import EventDesk
 from carapace_cron.services.jobs import Jobs
 from carapace_cron.services.metrics import Loops, MetricsReport
 from carapace_cron.services.monitors import MonitorDesk
@@ -146,6 +148,7 @@ class House:
     removals: Removals
     runs: RunHistory
     backfills: BackfillDesk
+    events: EventDesk
     deliveries: DeliveryDesk
     status: StatusReport
     metrics: MetricsReport
@@ -303,6 +306,8 @@ class House:
             self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
         )
         self.backfills = BackfillDesk(self.jobs, self._ledger, schedules, clock)
+        events = Events(self._database)
+        self.events = EventDesk(events)
         self.deliveries = DeliveryDesk(self._deliveries, clock, wake=self._ledger.ended.set)
         self.tokens = TokenDesk(self.token_store, clock)
         self.status = StatusReport(
@@ -332,12 +337,14 @@ class House:
             self._store,
             self._ledger,
             Leftovers(self._database),
+            events,
             self._board,
             clock,
             register=self._register,
             emit=self._emit,
             next_at=self._scheduler.next_at,
             keep_runs=self._settings.keep_runs,
+            keep_events=self._settings.keep_events,
         )
 
     async def _load_jobs(self) -> None:

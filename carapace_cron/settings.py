@@ -31,6 +31,7 @@ class CronSettings(BaseModel):
     max_jobs_per_tenant: int = Field(10_000, ge=1)
     max_monitors_per_tenant: int = Field(10_000, ge=1)
     keep_runs_days: float = Field(30.0, gt=0)
+    keep_events_days: float = Field(365.0, gt=0)
     shutdown_grace_seconds: float = Field(10.0, ge=0, le=600)
     channels: dict[str, ChannelSettings] = Field(default_factory=dict)
     programs: tuple[ProgramRule, ...] = ()  # what the shell runner may run besides echo, date, pwd, whoami
@@ -64,6 +65,10 @@ class CronSettings(BaseModel):
     @property
     def keep_runs(self) -> timedelta:
         return timedelta(days=self.keep_runs_days)
+
+    @property
+    def keep_events(self) -> timedelta:
+        return timedelta(days=self.keep_events_days)
 
     @property
     def on_s3(self) -> bool:

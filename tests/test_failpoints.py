@@ -22,6 +22,7 @@ DOORS = {
     "ledger/runs.py": "Runs",
     "ledger/in_force.py": "InForce",
     "ledger/deliveries.py": "Deliveries",
+    "ledger/events.py": "Events",
     "ledger/pings.py": "Pings",
     "ledger/watchlist.py": "Watchlist",
     "ledger/badges.py": "BadgeKeys",

@@ -14,6 +14,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import DeliveryState
 from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.deliveries import DeliveryDesk
+from carapace_cron.services.events import EventDesk
 from carapace_cron.services.jobs import MAX_PAGE, Jobs
 from carapace_cron.services.removals import Removals
 from carapace_cron.services.runs import DEFAULT_PAGE, RunHistory, RunsAsked
@@ -35,6 +36,9 @@ class Services(MonitorServices, Protocol):
 
     @property
     def backfills(self) -> BackfillDesk: ...
+
+    @property
+    def events(self) -> EventDesk: ...
 
     @property
     def deliveries(self) -> DeliveryDesk: ...
@@ -63,6 +67,7 @@ def cron_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.cancel": enveloped(methods.cancel_run),
         "carapace.cron.runs": enveloped(methods.list_runs),
         "carapace.cron.backfill": enveloped(methods.backfill_job),
+        "carapace.cron.events": enveloped(methods.list_events),
         "carapace.cron.deliveries": enveloped(methods.list_deliveries),
         "carapace.cron.deliveries.resend": enveloped(methods.resend_delivery),
         "carapace.cron.validate": enveloped(methods.validate_job),
@@ -143,6 +148,18 @@ class Methods:
         self, actor: Actor, jobId: str, since: str, until: str | None = None, dryRun: bool = True
     ) -> Answer:
         return await self._services.backfills.backfill(actor, jobId, since, until, dry_run=dryRun)
+
+    async def list_events(
+        self,
+        actor: Actor,
+        jobId: str | None = None,
+        action: str | list[str] | None = None,
+        limit: int = DEFAULT_PAGE,
+        cursor: int | None = None,
+    ) -> Answer:
+        return await self._services.events.page(
+            actor, job_id=jobId, action=action, limit=limit, cursor=cursor
+        )
 
     async def list_deliveries(
         self,

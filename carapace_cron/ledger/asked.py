@@ -46,6 +46,11 @@ class Backfilled:
     status: str | None
 
 
+def recorded(connection: sa.Connection, key: str) -> Run | None:
+    """The run of that key; None when there is none yet."""
+    return one_run(connection, run_id(key))
+
+
 def record_asked(
     connection: sa.Connection,
     plan: JobPlan,
@@ -61,7 +66,7 @@ def record_asked(
     take the place of a scheduled one. When the overlap policy is skip and a run is alive, one that somebody
     asked for raises `Conflict`, and one that another run's end asks for is recorded as skipped.
     """
-    existing = one_run(connection, run_id(key))
+    existing = recorded(connection, key)
     if existing is not None:
         return existing
     labels = _labels_in_force(connection, plan)
@@ -77,7 +82,7 @@ def record_asked(
         cancel_runs(connection, plan.job_id, "a newer run was asked for; overlap is cancelPrevious", now)
     connection.execute(sa.insert(runs), [row])
     set_next_free(connection, [plan.job_id] if way.alive else [], now)
-    made = one_run(connection, run_id(key))
+    made = recorded(connection, key)
     assert made is not None
     return made
 

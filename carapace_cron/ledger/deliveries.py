@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError
 from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.statements import insert_for
 from carapace_cron.ledger.tables import deliveries
 from carapace_cron.model.notice import NOTICES, AnyNotice, Delivery, DeliveryState, Notice
@@ -135,12 +136,13 @@ class Deliveries:
         )
 
     @failpoint("outbox.resend")
-    async def resend(self, sequence: int, now: datetime) -> bool:
+    async def resend(self, sequence: int, now: datetime, event: Event | None = None) -> bool:
         """Let an undeliverable one wait again, in its old place, as if it were written `now`: it is tried
-        as long as a new one. False when it is not undeliverable."""
+        as long as a new one. False when it is not undeliverable; else `event` is written with it."""
         return await self._step(
             sequence,
             _UNDELIVERABLE,
+            event,
             state="waiting",
             tries=0,
             next_try_at=now,
@@ -197,9 +199,17 @@ class Deliveries:
         rows = await self._database.read(lambda c: c.execute(query).all())
         return [_delivery(row) for row in rows]
 
-    async def _step(self, sequence: int, leaves: sa.ColumnElement[bool], **values: Any) -> bool:
+    async def _step(
+        self, sequence: int, leaves: sa.ColumnElement[bool], event: Event | None = None, **values: Any
+    ) -> bool:
         statement = sa.update(deliveries).where(deliveries.c.sequence == sequence, leaves).values(**values)
-        return await self._database.write(lambda c: c.execute(statement).rowcount == 1)
+
+        def step(connection: sa.Connection) -> bool:
+            is_done = connection.execute(statement).rowcount == 1
+            insert_events(connection, [event] if is_done and event is not None else [])
+            return is_done
+
+        return await self._database.write(step)
 
 
 def _heads() -> sa.Select[Any]:

@@ -121,6 +121,14 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
     return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
 
 
+def cancellable(connection: sa.Connection, run_id: str) -> str | None:
+    """The state of a run that can be cancelled; None when it has ended, or was asked to stop before."""
+    row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).one_or_none()
+    if row is None or row.status not in ("queued", "running") or row.cancel_reason is not None:
+        return None
+    return str(row.status)
+
+
 def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetime) -> str | None:
     """Cancel one run; its status afterwards ("running" = asked to stop), None when there is none."""
     row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).one_or_none()

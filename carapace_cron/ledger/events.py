@@ -13,9 +13,34 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
+from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.tables import events
 
 PRUNE_BATCH = 1_000  # rows a transaction, so that pruning never holds up the writer
+
+
+ACTIONS = (
+    "job.created",
+    "job.updated",
+    "job.paused",
+    "job.resumed",
+    "job.deleted",
+    "job.restored",
+    "job.backfilled",
+    "run.started",  # by hand
+    "run.cancelled",  # by hand; one that works is asked to stop
+    "delivery.resent",
+    "token.created",
+    "token.revoked",
+    "monitor.created",
+    "monitor.updated",
+    "monitor.paused",
+    "monitor.resumed",
+    "monitor.deleted",
+    "monitor.acknowledged",
+    "monitor.snoozed",
+)
+"""What can be done: ``<kind of thing>.<what was done to it>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +62,10 @@ class Event:
     after: dict[str, Any] | None = None
     sequence: int = 0
 
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise ValueError(f"no action {self.action!r}: add it to ACTIONS")
+
 
 def insert_events(connection: sa.Connection, made: Sequence[Event]) -> None:
     rows = [asdict(event) for event in made]
@@ -52,42 +81,50 @@ class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def note(self, event: Event) -> None:
-        """Write down a change that no other record of the ledger goes with."""
-        await self._database.write(lambda c: insert_events(c, [event]))
-
     async def page(
         self,
         *,
         tenant: str,
         user_id: str | None = None,
         job_id: str | None = None,
-        actions: Sequence[str] = (),
+        actions: Sequence[str] = ACTIONS,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Event]:
         """At most `limit` events, newest first; those with a sequence under `before`. None = any."""
-        query = sa.select(events).where(events.c.tenant == tenant)
-        if user_id is not None:
-            query = query.where(events.c.user_id == user_id)
-        if job_id is not None:
-            query = query.where(events.c.job_id == job_id)
-        if actions:
-            query = query.where(events.c.action.in_(actions))
-        if before is not None:
-            query = query.where(events.c.sequence < before)
-        newest_first = query.order_by(events.c.sequence.desc()).limit(limit)
-        rows = await self._database.read(lambda c: c.execute(newest_first).mappings().all())
-        return [Event(**row) for row in rows]
+        return await self._database.read(
+            lambda c: event_page(c, tenant, user_id, job_id, actions, before, limit)
+        )
 
+    @failpoint("events.prune")
     async def prune(self, before: datetime) -> int:
         """Remove events older than `before`, in batches; how many."""
         removed = 0
-        while batch := await self._database.write(lambda c: _prune(c, before)):
+        while batch := await self._database.write(lambda c: prune_batch(c, before)):
             removed += batch
         return removed
 
 
-def _prune(connection: sa.Connection, before: datetime) -> int:
+def event_page(
+    connection: sa.Connection,
+    tenant: str,
+    user_id: str | None,
+    job_id: str | None,
+    actions: Sequence[str],
+    before: int | None,
+    limit: int,
+) -> list[Event]:
+    query = sa.select(events).where(events.c.tenant == tenant, events.c.action.in_(actions))
+    if user_id is not None:
+        query = query.where(events.c.user_id == user_id)
+    if job_id is not None:
+        query = query.where(events.c.job_id == job_id)
+    if before is not None:
+        query = query.where(events.c.sequence < before)
+    newest_first = query.order_by(events.c.sequence.desc()).limit(limit)
+    return [Event(**row) for row in connection.execute(newest_first).mappings()]
+
+
+def prune_batch(connection: sa.Connection, before: datetime) -> int:
     old = sa.select(events.c.sequence).where(events.c.at < before).limit(PRUNE_BATCH)
     return connection.execute(sa.delete(events).where(events.c.sequence.in_(old))).rowcount

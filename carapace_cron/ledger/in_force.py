@@ -22,6 +22,7 @@ from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
 from carapace_cron.ledger.tables import chains, definitions, progress
 from carapace_cron.model.job import Job
+from carapace_cron.outbound.headers import without_secrets
 
 _BOOKKEEPING = frozenset(
     {
@@ -120,9 +121,17 @@ def _event(job: Job, before: Job | None) -> Event:
         action=f"job.{_action(job, before)}",
         subject=job.id,
         job_id=job.id,
-        before={name: value for name, value in old.items() if name not in _BOOKKEEPING} or None,
-        after={name: value for name, value in new.items() if name not in _BOOKKEEPING} or None,
+        before=_as_told(old) or None,
+        after=_as_told(new) or None,
     )
+
+
+def _as_told(fields: dict[str, Any]) -> dict[str, Any]:
+    """What an event says of fields: without those that say nothing of the job, and without secrets."""
+    told = {name: value for name, value in fields.items() if name not in _BOOKKEEPING}
+    if "headers" in told.get("http", {}):
+        told["http"] = {**told["http"], "headers": without_secrets(told["http"]["headers"])}
+    return told
 
 
 def _action(job: Job, before: Job | None) -> str:

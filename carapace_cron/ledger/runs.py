@@ -66,8 +66,9 @@ class Runs:
         key = manual_run_key(plan.job_id, idempotency_key)
 
         def start(connection: sa.Connection) -> Run:
+            is_news = asked.recorded(connection, key) is None
             run = asked.record_asked(connection, plan, key, now)
-            if event is not None and run.scheduled_for >= now:  # else it is the run of an earlier call
+            if event is not None and is_news:
                 insert_events(connection, [replace(event, subject=run.id)])
             return run
 
@@ -177,9 +178,21 @@ class Runs:
         return answers
 
     @failpoint("ledger.cancel")
-    async def cancel(self, run_id: str, reason: str, now: datetime) -> str | None:
-        """Cancel one run; its status afterwards, "running" when it was asked to stop. None = no such run."""
-        status = await self._database.write(lambda c: ending.cancel_run(c, run_id, reason, now))
+    async def cancel(
+        self, run_id: str, reason: str, now: datetime, event: Event | None = None
+    ) -> str | None:
+        """Cancel one run; its status afterwards, "running" when it was asked to stop. None = no such run.
+
+        `event` is written with it, with the state before, unless it was cancelled already, or has ended.
+        """
+
+        def cancel(connection: sa.Connection) -> str | None:
+            before = ending.cancellable(connection, run_id)
+            if event is not None and before is not None:
+                insert_events(connection, [replace(event, before={"status": before})])
+            return ending.cancel_run(connection, run_id, reason, now)
+
+        status = await self._database.write(cancel)
         self.changed.set()
         self.ended.set()
         return status

@@ -1,4 +1,4 @@
-"""Which request headers may be sent, and which may follow a redirect to somewhere else."""
+"""Which request headers may be sent, which may follow a redirect to another place, and which may be shown."""
 
 from __future__ import annotations
 
@@ -58,6 +58,15 @@ def for_other_origin(headers: Mapping[str, str]) -> dict[str, str]:
     {'Accept': '*/*'}
     """
     return {name: value for name, value in headers.items() if name.lower() in _TRAVELS}
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers as a record for others may show them: a value only where it can be no secret.
+
+    >>> without_secrets({"Accept": "*/*", "X-Functions-Key": "y"})
+    {'Accept': '*/*', 'X-Functions-Key': '[redacted]'}
+    """
+    return {name: value if name.lower() in _TRAVELS else "[redacted]" for name, value in headers.items()}
 
 
 def without_body(headers: Mapping[str, str]) -> dict[str, str]:

@@ -4,11 +4,13 @@ arrive."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
 from carapace_cron.ledger.deliveries import Deliveries
+from carapace_cron.ledger.events import Event
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import Delivery, DeliveryState, MonitorNotice
 from carapace_cron.services.access import may_see, require
@@ -63,7 +65,8 @@ class DeliveryDesk:
             require(actor, "jobs:write")
         delivery = await self._find(actor, delivery_id)
         require(actor, "monitors" if isinstance(delivery.notice, MonitorNotice) else "jobs:write")
-        if not await self._deliveries.resend(delivery.sequence, self._clock.now()):
+        now = self._clock.now()
+        if not await self._deliveries.resend(delivery.sequence, now, _event(actor, delivery, now)):
             raise Conflict(
                 f"delivery {delivery_id} is {delivery.state}: only an undeliverable one is sent again",
                 field="deliveryId",
@@ -84,6 +87,24 @@ def _may_see(actor: Actor, delivery: Delivery) -> bool:
     notice = delivery.notice
     scope = "monitors:read" if isinstance(notice, MonitorNotice) else "jobs:read"
     return actor.may(scope) and may_see(actor, notice.tenant, notice.user_id)
+
+
+def _event(actor: Actor, delivery: Delivery, now: datetime) -> Event:
+    notice = delivery.notice
+    if isinstance(notice, MonitorNotice):
+        job_id, about = None, {"monitorId": notice.monitor_id}
+    else:
+        job_id, about = notice.job_id, {"runId": notice.run_id}
+    return Event(
+        at=now,
+        tenant=notice.tenant,
+        user_id=notice.user_id,
+        actor=actor.user,
+        action="delivery.resent",
+        subject=str(delivery.sequence),
+        job_id=job_id,
+        after={"channelId": notice.channel_id, **about},
+    )
 
 
 def _view(delivery: Delivery) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
 from carapace_cron.ids import is_run_id, random_text
+from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.planning import empty_plan
 from carapace_cron.ledger.runs import Runs
@@ -58,7 +59,12 @@ class RunHistory:
         if idempotency_key is not None and not (0 < len(idempotency_key) <= MAX_KEY):
             raise InvalidValue(f"bad idempotencyKey: expected 1–{MAX_KEY} characters", field="idempotencyKey")
         key = random_text() if idempotency_key is None else f"key:{idempotency_key}"
-        return run_view(await self._runs.start_now(empty_plan(job), key, self._clock.now()))
+        now = self._clock.now()
+        said = None if idempotency_key is None else {"idempotencyKey": idempotency_key}
+        event = Event(
+            now, job.tenant, job.user_id, actor.user, "run.started", subject="", job_id=job.id, after=said
+        )
+        return run_view(await self._runs.start_now(empty_plan(job), key, now, event))
 
     async def cancel(self, actor: Actor, run_id: str) -> dict[str, Any]:
         """Cancel a run: one that waits at once, one that works as soon as its work has stopped.
@@ -67,7 +73,11 @@ class RunHistory:
         """
         require(actor, "jobs:write")
         run = await self._find(actor, run_id)
-        status = await self._runs.cancel(run.id, f"cancelled by {actor.user}", self._clock.now())
+        now = self._clock.now()
+        event = Event(
+            now, run.tenant, run.user_id, actor.user, "run.cancelled", subject=run.id, job_id=run.job_id
+        )
+        status = await self._runs.cancel(run.id, f"cancelled by {actor.user}", now, event)
         if status not in ("cancelled", "running"):
             message = f"run {run.id} has ended already, as {status}: nothing is left to cancel"
             raise Conflict(message, field="runId")

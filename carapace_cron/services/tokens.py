@@ -39,7 +39,7 @@ class TokenDesk:
                 expected = ", ".join(SCOPES)
                 message = f'bad scope "{shown(str(scope))}": expected one of {expected}'
                 raise InvalidValue(message, field="scopes")
-        issued = await self._tokens.issue(tenant, user, scopes, self._clock.now())
+        issued = await self._tokens.issue(tenant, user, scopes, self._clock.now(), by=_named(actor, tenant))
         return {"id": issued.id, "token": issued.secret, "tenant": tenant, "user": user, "scopes": scopes}
 
     async def list(self, actor: Actor) -> list[dict[str, Any]]:
@@ -59,11 +59,18 @@ class TokenDesk:
     async def revoke(self, actor: Actor, token_id: str) -> None:
         """From the next request on the token is unknown."""
         require(actor, "admin")
-        if token_id not in {one["id"] for one in await self.list(actor)}:
+        tenants = {one["id"]: one["tenant"] for one in await self.list(actor)}
+        if token_id not in tenants:
             named = f' "{shown(token_id)}"' if token_id.startswith("tok_") else ""  # it may be a secret
             message = f"no token{named} is in force: list the tokens to see their ids"
             raise NotFound(message, field="id")
-        await self._tokens.revoke(token_id, self._clock.now())
+        by = _named(actor, tenants[token_id])
+        await self._tokens.revoke(token_id, self._clock.now(), by=by)
+
+
+def _named(actor: Actor, tenant: str) -> str:
+    """The actor as those of `tenant` know them."""
+    return actor.user if actor.tenant == tenant else f"{actor.tenant}/{actor.user}"
 
 
 def _administers(actor: Actor, tenant: str) -> bool:

@@ -18,6 +18,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError, NotFound
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.ending import AttemptEnd, Expired, why_paused
+from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.history import Progress
 from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.runs import Runs
@@ -57,6 +58,7 @@ class Upkeep:
         store: JobStore,
         runs: Runs,
         leftovers: Leftovers,
+        events: Events,
         board: Board,
         clock: Clock,
         *,
@@ -64,18 +66,21 @@ class Upkeep:
         emit: Emit,
         next_at: Callable[[str], Any],
         keep_runs: timedelta,
+        keep_events: timedelta,
     ) -> None:
         self._jobs = jobs
         self._removals = removals
         self._store = store
         self._runs = runs
         self._leftovers = leftovers
+        self._events = events
         self._board = board
         self._clock = clock
         self._register = register
         self._emit = emit
         self._next_at = next_at
         self._keep_runs = keep_runs
+        self._keep_events = keep_events
         self._finished: dict[str, str] = {}
         self._paused_until: dict[str, datetime] = {}
         self._to_delete: set[str] = set()
@@ -305,6 +310,7 @@ class Upkeep:
     async def _prune(self) -> None:
         now = self._clock.now()
         removed = await self._runs.prune(now - self._keep_runs)
+        await self._events.prune(now - self._keep_events)
         await self._leftovers.forget(await self._store.purge(now - timedelta(days=TOMBSTONE_DAYS)))
         await self._snapshot()
         if removed:

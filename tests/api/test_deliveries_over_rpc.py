@@ -32,6 +32,9 @@ async def test_an_undeliverable_notice_is_shown_with_its_reason_and_sent_again_o
     assert (again["state"], again["tries"], again["finishedAt"]) == ("waiting", 0, None)
     refusal = await api.refusal("deliveries.resend", [given_up["id"]])
     assert refusal["code"] == "conflict" and "waiting" in refusal["error"]
+    [event] = (await api.data("events", {"action": "delivery.resent"}))["items"]
+    assert (event["subject"], event["jobId"]) == (str(given_up["id"]), given_up["jobId"])
+    assert event["after"] == {"channelId": "hook", "runId": given_up["runId"]}
 
 
 async def test_a_delivery_is_its_owners_and_her_admins(open_api: Any) -> None:

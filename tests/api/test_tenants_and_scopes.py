@@ -40,7 +40,7 @@ def test_the_matrix_names_every_method_that_takes_a_job_id() -> None:
         for name, method in METHODS.items()
         if inspect.signature(method).parameters.get("jobId", None) is not None
     }
-    assert takes == {*BY_JOB, "runs"}
+    assert takes == {*BY_JOB, "runs", "events"}
 
 
 @pytest.mark.parametrize("who", STRANGERS)
@@ -64,7 +64,8 @@ async def test_runs_of_a_foreign_an_unknown_and_a_malformed_job_id_are_none(api:
     run = await api.data("run", [job["id"]])
     await api.run_in(run["id"])
     for given in (job["id"], UNKNOWN_JOB, *MALFORMED):
-        assert await api.data("runs", {"jobId": given}, who=who) == {"items": [], "nextCursor": None}
+        for method in ("runs", "events"):
+            assert await api.data(method, {"jobId": given}, who=who) == {"items": [], "nextCursor": None}
     assert len(await api.runs(jobId=job["id"])) == 1
 
 
@@ -144,8 +145,8 @@ def _job() -> dict[str, Any]:
 
 
 READS = {
-    "list": [], "get": ["<job>"], "status": [], "runs": [], "deliveries": [], "validate": [_job()],
-    "preview": ["@daily"],
+    "list": [], "get": ["<job>"], "status": [], "runs": [], "events": [], "deliveries": [],
+    "validate": [_job()], "preview": ["@daily"],
 }  # fmt: skip
 WRITES = {
     "create": [_job()], "update": ["<job>", {"name": "M"}], "pause": ["<job>"], "resume": ["<job>"],

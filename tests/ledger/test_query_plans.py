@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
-from carapace_cron.ledger import claiming, ending, history, holding, planning
+from carapace_cron.ledger import claiming, ending, events, history, holding, planning
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.migrations.upgrade import upgrade
 
@@ -34,6 +34,10 @@ CALLS: dict[str, Callable[[sa.Connection], Any]] = {
     "runs of a tenant": lambda c: history.run_page(c, RunFilter("t"), 50, None),
     "alive": lambda c: history.count_alive(c, "t", "u"),
     "prune": lambda c: history.prune(c, NOW),
+    "events of a user": lambda c: events.event_page(c, "t", "u", None, events.ACTIONS, None, 50),
+    "events of a tenant": lambda c: events.event_page(c, "t", None, None, events.ACTIONS, 9, 50),
+    "events of a job": lambda c: events.event_page(c, "t", "u", "job_1", ["job.paused"], None, 50),
+    "prune events": lambda c: events.prune_batch(c, NOW),
 }
 # Looked through from end to end are the tables' few live rows only, never what has ended.
 FINE = (
@@ -42,7 +46,7 @@ FINE = (
     "SCAN runs USING COVERING INDEX runs_running",
     "SCAN runs USING COVERING INDEX runs_held",
 )
-TABLES = ("SCAN runs", "SCAN attempts", "SCAN deliveries", "SCAN progress")
+TABLES = ("SCAN runs", "SCAN attempts", "SCAN deliveries", "SCAN progress", "SCAN events")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -10,6 +10,7 @@ import pytest
 
 from carapace_cron.database import Database
 from carapace_cron.errors import NotFound
+from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.tokens import Tokens
 
@@ -43,6 +44,25 @@ async def test_the_secret_itself_is_nowhere_in_the_file(tokens: Tokens, database
     written = b"".join(path.read_bytes() for path in database.path.parent.iterdir())
     assert issued.id.encode() in written
     assert issued.secret.encode() not in written
+
+
+async def test_the_audit_trail_has_each_token_without_its_secret(
+    tokens: Tokens, database: Database
+) -> None:
+    issued = await tokens.issue("acme", "alice", ["jobs:read"], NOW, by="ada")
+    await tokens.revoke(issued.id, NOW, by="bob")
+    for chosen in ("first-secret-of-mine", "first-secret-of-mine", "second-secret-of-mine", None, None):
+        await tokens.set_operator_token(chosen, NOW)
+    trail = await Events(database).page(tenant="acme")
+    assert [(one.action, one.actor, one.subject, one.before, one.after) for one in trail] == [
+        ("token.revoked", "bob", issued.id, {"user": "alice", "scopes": ["jobs:read"]}, None),
+        ("token.created", "ada", issued.id, None, {"user": "alice", "scopes": ["jobs:read"]}),
+    ]
+    operators = await Events(database).page(tenant="default")
+    assert [one.action.partition(".")[2] for one in operators[::-1]] == [
+        "created", "revoked", "created", "revoked",
+    ]  # fmt: skip
+    assert {one.actor for one in operators} == {"the gateway"}
 
 
 async def test_a_revoked_token_is_unknown_from_the_next_use_on(tokens: Tokens) -> None:
