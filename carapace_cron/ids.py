@@ -79,6 +79,11 @@ def new_token() -> str:
     return "cct_" + secrets.token_urlsafe(24)
 
 
+def new_ping_secret() -> str:
+    """What signs the pings of one monitor: 192 random bits."""
+    return "ccs_" + secrets.token_urlsafe(24)
+
+
 def token_hash(token: str) -> str:
     """What is kept of a token: SHA-256, hex. Tokens are random, so no salt and no slow hash is needed."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -36,6 +36,7 @@ def monitor_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.monitors.resume": enveloped(methods.resume),
         "carapace.cron.monitors.acknowledge": enveloped(methods.acknowledge),
         "carapace.cron.monitors.snooze": enveloped(methods.snooze),
+        "carapace.cron.monitors.sign": enveloped(methods.sign),
         "carapace.cron.monitors.pings": enveloped(methods.pings),
         "carapace.cron.monitors.pingBody": enveloped(methods.ping_body),
         "carapace.cron.monitors.flips": enveloped(methods.flips),
@@ -89,6 +90,10 @@ class MonitorMethods:
 
     async def snooze(self, actor: Actor, monitorId: str, until: str | None = None) -> Answer:
         return self._view(await self._desk.snooze(actor, monitorId, instant(until, "until")))
+
+    async def sign(self, actor: Actor, monitorId: str, required: bool = True) -> Answer:
+        secret = await self._desk.sign(actor, monitorId, required)
+        return {"signed": required} if secret is None else {"signed": required, "secret": secret}
 
     async def pings(
         self, actor: Actor, monitorId: str, limit: int = DEFAULT_PINGS, cursor: int | None = None

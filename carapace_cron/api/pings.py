@@ -27,9 +27,10 @@ from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.ids import token_hash
 from carapace_cron.ledger.ping_names import PING_KEY_SCOPES, Name
-from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Arrival, Busy, Recorded
+from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT, Ping, PingKind
+from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, Proof
 from carapace_cron.services.monitors import Target
 
 T = TypeVar("T")
@@ -52,12 +53,13 @@ _PREFLIGHT = {
 _BAD_ADDRESS = "invalid url format"  # Healthchecks' words, which its clients look for
 _BAD_RUN_ID = "invalid uuid format"
 _NOT_FOUND = "not found"
+_UNSIGNED = "this monitor takes signed pings only, and this one is not signed, or not well, or not now"
 
 
 class PingBook(Protocol):
     """Raises `Busy` and `Unavailable`; None: there is no such monitor."""
 
-    async def record(self, arrival: Arrival) -> Recorded | None: ...
+    async def record(self, arrival: Arrival) -> Answer: ...
 
 
 class Desk(Protocol):
@@ -84,6 +86,7 @@ class Asked:
     query: Mapping[str, str]
     run_id: str
     fault: str | None
+    proof: Proof | None
 
     @property
     def creates(self) -> bool:
@@ -123,9 +126,9 @@ class PingDoor:
 
     async def ping(self, request: web.Request) -> web.StreamResponse:
         """A signal in the address. The body is the sender's own text, whatever it is."""
-        body = await read_body(request, BODY_LIMIT)
+        body = await _body_of(request, BODY_LIMIT)
         try:
-            asked = _asked(request)
+            asked = _asked(request, body)
             ping = self._ping(request, asked, asked.address.said, body)
             created = await self._keep(asked, ping)
         except Refusal as refusal:
@@ -134,9 +137,9 @@ class PingDoor:
 
     async def report(self, request: web.Request) -> web.StreamResponse:
         """A signal in JSON. A report that cannot be read is refused, and its arrival kept as a note."""
-        body = await read_body(request, REPORT_BYTES)
+        body = await _body_of(request, REPORT_BYTES)
         try:
-            asked = _asked(request)
+            asked = _asked(request, body)
             if asked.address.has_suffix:
                 raise _not_found()
             try:
@@ -182,12 +185,19 @@ class PingDoor:
         address = asked.address
         if asked.fault is None:
             to = address.monitor_id or Name(token_hash(address.key), address.slug)
-            if await self._reached(self._book.record(Arrival(to, ping))) is not None:
+            if await self._recorded(Arrival(to, ping, asked.proof)):
                 return False
         target = await self._found_or_made(asked)
-        if await self._reached(self._book.record(Arrival(target.monitor_id, ping))) is None:
+        if not await self._recorded(Arrival(target.monitor_id, ping, asked.proof)):
             raise _not_found()
         return target.created
+
+    async def _recorded(self, arrival: Arrival) -> bool:
+        """False when there is no such monitor."""
+        answer = await self._reached(self._book.record(arrival))
+        if isinstance(answer, Unsigned):
+            raise Refusal(403, _UNSIGNED)
+        return answer is not None
 
     async def _found_or_made(self, asked: Asked) -> Target:
         """The monitor that is meant, for what could not simply be recorded.
@@ -250,7 +260,19 @@ async def answer_preflight(request: web.Request) -> web.StreamResponse:
     return web.Response(status=204, headers=_PREFLIGHT)
 
 
-def _asked(request: web.Request) -> Asked:
+async def _body_of(request: web.Request, limit: int) -> Body:
+    return await read_body(request, limit, digest=SIGNATURE_HEADER in request.headers)
+
+
+def _proof_in(request: web.Request, body: Body) -> Proof | None:
+    signature = request.headers.get(SIGNATURE_HEADER)
+    if signature is None:
+        return None
+    timestamp = request.headers.get(TIMESTAMP_HEADER, "")
+    return Proof(timestamp, request.raw_path, body.digest, signature)
+
+
+def _asked(request: web.Request, body: Body) -> Asked:
     """Raises `Refusal` for an address at which nothing can be."""
     address = read_address(request.match_info["address"])
     if address is None:
@@ -261,7 +283,7 @@ def _asked(request: web.Request) -> Asked:
     rid = query.get("rid")
     run_id = "" if rid is None else read_run_id(rid)
     fault = _BAD_ADDRESS if address.is_out_of_range else _BAD_RUN_ID if run_id is None else None
-    return Asked(address, query, run_id or "", fault)
+    return Asked(address, query, run_id or "", fault, _proof_in(request, body))
 
 
 def _not_found() -> Refusal:

@@ -24,6 +24,7 @@ from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import flips, pings
 from carapace_cron.metrics import Metrics
 from carapace_cron.model.monitor import BODY_LIMIT, Ping
+from carapace_cron.model.ping_proof import Proof
 from carapace_cron.monitors.status import After, pinged
 
 PINGS_PER_WRITE = 256
@@ -40,6 +41,7 @@ class Arrival:
 
     to: str | Name
     ping: Ping
+    proof: Proof | None = None  # None: it is not signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class Recorded:
     monitor_id: str
     n: int
     after: After
+
+
+class Unsigned:
+    """In place of `Recorded`: the monitor takes signed pings only, and this one is not, or not well."""
+
+
+UNSIGNED = Unsigned()
+
+Answer = Recorded | Unsigned | None
 
 
 class Busy(CarapaceError):
@@ -64,7 +75,7 @@ class Pings:
         self._on_settled = on_settled
 
     @failpoint("pings.record")
-    async def record(self, arrivals: Sequence[Arrival]) -> list[Recorded | None]:
+    async def record(self, arrivals: Sequence[Arrival]) -> list[Answer]:
         """Keep pings in their order, all in one transaction; an answer each, None = no such monitor."""
         answers, settled = await self._database.write(lambda c: record_pings(c, arrivals))
         self._on_settled(settled)
@@ -73,12 +84,13 @@ class Pings:
 
 def record_pings(
     connection: sa.Connection, arrivals: Sequence[Arrival]
-) -> tuple[list[Recorded | None], Settled]:
+) -> tuple[list[Answer], Settled]:
     """Keep pings in their order; an answer each."""
     ids = _monitor_ids(connection, arrivals)
     settling = Settling(connection, list(set(ids) - {""}))
-    answers = [_taken(settling, to, one.ping) for to, one in zip(ids, arrivals, strict=True)]
-    rows = [_row(one, answer) for one, answer in zip(arrivals, answers, strict=True) if answer is not None]
+    answers = [_taken(settling, to, one) for to, one in zip(ids, arrivals, strict=True)]
+    pairs = zip(arrivals, answers, strict=True)
+    rows = [_row(one, answer) for one, answer in pairs if isinstance(answer, Recorded)]
     if rows:
         connection.execute(sa.insert(pings), rows)
         _prune(connection, answers)
@@ -91,10 +103,14 @@ def _monitor_ids(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list
     return [one.to if isinstance(one.to, str) else found.get(one.to, "") for one in arrivals]
 
 
-def _taken(settling: Settling, monitor_id: str, ping: Ping) -> Recorded | None:
+def _taken(settling: Settling, monitor_id: str, arrival: Arrival) -> Answer:
     """First the silence until the ping, then the ping: a late one comes after the flip of its lateness."""
+    ping = arrival.ping
     if monitor_id not in settling:
         return None
+    secret = settling[monitor_id].monitor.ping_secret
+    if secret is not None and (arrival.proof is None or not arrival.proof.holds(secret, ping.at)):
+        return UNSIGNED
     settling.pass_time(monitor_id, ping.at, ping.at)
     one = settling[monitor_id]
     after = pinged(one.monitor, one.health, one.due, ping)
@@ -120,10 +136,10 @@ def _row(arrival: Arrival, recorded: Recorded) -> dict[str, Any]:
     }
 
 
-def _prune(connection: sa.Connection, answers: Sequence[Recorded | None]) -> None:
+def _prune(connection: sa.Connection, answers: Sequence[Answer]) -> None:
     """Now and then, remove what is older than the newest pings of a monitor, and its oldest flips."""
     for one in answers:
-        if one is not None and one.n % PRUNE_EVERY == 0:
+        if isinstance(one, Recorded) and one.n % PRUNE_EVERY == 0:
             connection.execute(_OLD, {"monitor": one.monitor_id, "last": one.n - KEPT_PINGS})
             connection.execute(_OLD_FLIPS, {"monitor": one.monitor_id, "last": one.after.at - KEPT_FLIPS})
 
@@ -142,11 +158,11 @@ class PingBook:
     def __init__(self, pings: Pings, metrics: Metrics | None = None) -> None:
         self._pings = pings
         self._metrics = metrics or Metrics()
-        self._waiting: list[tuple[Arrival, asyncio.Future[Recorded | None]]] = []
+        self._waiting: list[tuple[Arrival, asyncio.Future[Answer]]] = []
         self._filled = asyncio.Event()
         self._stopping = False
 
-    async def record(self, arrival: Arrival) -> Recorded | None:
+    async def record(self, arrival: Arrival) -> Answer:
         """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
         is away: then it may or may not have been kept."""
         if self._stopping:
@@ -154,7 +170,7 @@ class PingBook:
         if len(self._waiting) >= MOST_WAITING:
             self._metrics.pings_refused.add()
             raise Busy("too many pings wait: try again in a few seconds")
-        answer: asyncio.Future[Recorded | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, answer))
         self._filled.set()
         return await answer
@@ -172,7 +188,7 @@ class PingBook:
         self._stopping = True
         self._filled.set()
 
-    async def _write(self, batch: list[tuple[Arrival, asyncio.Future[Recorded | None]]]) -> None:
+    async def _write(self, batch: list[tuple[Arrival, asyncio.Future[Answer]]]) -> None:
         """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
         arrivals = [arrival for arrival, _ in batch]
         try:
@@ -187,7 +203,7 @@ class PingBook:
                 await self._write([one])
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
-                if answer is not None and answer.after.kind is not None:
+                if isinstance(answer, Recorded) and answer.after.kind is not None:
                     self._metrics.pings.add(answer.after.kind)
                 with suppress(asyncio.InvalidStateError):  # who asked went away
                     future.set_result(answer)

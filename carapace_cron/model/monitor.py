@@ -138,6 +138,7 @@ class Monitor(MonitorPolicy):
     created_at: Instant
     updated_at: Instant
     updated_by: str | None = None
+    ping_secret: str | None = Field(None, repr=False)  # signs its pings; None: they need no signature
     snoozed_until: Instant | None = None  # nobody is told before it
 
 

@@ -12,12 +12,15 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.monitors.alarm import Alarm
 
 
+_KEPT_BACK = {"tenant", "ping_secret"}
 _FIRST = ("id", "userId", "name", "slug")
 
 
 def monitor_view(one: Watched, now: datetime) -> dict[str, Any]:
     """A monitor on the wire, as it is at `now`. What is not set is left out."""
-    fields = one.monitor.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"tenant"})
+    fields = one.monitor.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_KEPT_BACK)
+    if one.monitor.ping_secret is not None:
+        fields["signed"] = True
     view = {name: fields.pop(name) for name in _FIRST} | fields
     health = one.health
     view |= {"status": one.shown(now), "started": health.started, "pings": health.pings}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
-from carapace_cron.ids import is_monitor_id, is_unique_key
+from carapace_cron.ids import is_monitor_id, is_unique_key, new_ping_secret
 from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.monitors import Watched
 from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
@@ -241,6 +241,24 @@ class MonitorDesk:
             before.monitor.id,
             lambda one: self._redefinition(actor, one.monitor, {"snoozed_until": until}, "monitor.snoozed"),
         )
+
+    async def sign(self, actor: Actor, monitor_id: str, required: bool) -> str | None:
+        """From now on only signed pings count; the secret that signs them, made anew. Not `required`: any
+        ping counts again; None."""
+        require(actor, "monitors")
+        before = await self._find(actor, monitor_id)
+        secret = new_ping_secret() if required else None
+
+        def change(one: Watched) -> Change:
+            was_signed = one.monitor.ping_secret is not None
+            change = self._redefinition(actor, one.monitor, {"ping_secret": secret})
+            if change.event is None:
+                return change
+            told = replace(change.event, before={"signed": was_signed}, after={"signed": required})
+            return replace(change, event=told)
+
+        await self._change(before.monitor.id, change)
+        return secret
 
     async def pings(
         self, actor: Actor, monitor_id: str, *, limit: int = 50, cursor: int | None = None

@@ -8,16 +8,20 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 
 from carapace_cron.api.ping_address import PingAddress, read_address
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.pings import Busy
+from carapace_cron.ledger.tables import events
 from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
 from carapace_cron.model.actor import Actor
+from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from carapace_cron.services.monitors import MonitorDesk
 
 ALICE = Actor("acme", "alice", frozenset({"monitors"}))
@@ -319,6 +323,59 @@ async def test_a_user_agent_that_no_database_can_hold_is_kept_as_far_as_it_goes(
     (ping,) = await door.kept(monitor)
     assert ping.user_agent.startswith("caf? \N{TURTLE} xxx")
     assert len(ping.user_agent) == 200
+
+
+# Signed pings
+
+
+async def test_a_monitor_that_wants_signed_pings_takes_no_others(door: Door) -> None:
+    monitor = await door.monitor(slug="backup")
+    secret = await door.desk.sign(ALICE, monitor, True)
+    assert secret is not None
+    now = int(door.api.clock.now().timestamp())
+    other, body = await door.monitor(), b"no space left" * 1_000
+
+    async def signed(path: str, signed_path: str, by: str, at: int, sent: bytes = body) -> int:
+        digest = sha256(body).hexdigest()
+        headers = {
+            TIMESTAMP_HEADER: str(at),
+            SIGNATURE_HEADER: sign(by, str(at), signed_path, digest),
+        }
+        return (await door.send(path, "POST", data=sent, headers=headers)).status
+
+    for address in (f"/ping/{monitor}/fail?rid={RID}", "/ping/pinger/backup", f"/webhook/ping/{monitor}"):
+        assert (await door.send(address, "POST", data=body)).status == 403
+        accepted = 400 if address.startswith("/webhook") else 200  # it is no report; it is on record
+        assert await signed(address, address, secret, now) == accepted
+        assert await signed(address, address, secret, now - 301) == 403
+        assert await signed(address, address, secret, now + 301) == 403
+        assert await signed(address, address, "another", now) == 403
+        assert await signed(address, "/ping/" + monitor, secret, now) == 403
+        assert await signed(address, address, secret, now, body + b".") == 403
+    assert [one.kind for one in await door.kept(monitor)] == ["fail", "success", "log"]
+    bad = {SIGNATURE_HEADER: "v1=\u00e9", TIMESTAMP_HEADER: "\u0663"}
+    assert (await door.send(f"/ping/{monitor}", headers=bad)).status == 403
+    assert (await door.send(f"/ping/{other}", headers=bad)).status == 200
+
+    assert await door.desk.sign(ALICE, monitor, True) != secret
+    assert await signed(f"/ping/{monitor}", f"/ping/{monitor}", secret, now) == 403
+    assert await door.desk.sign(ALICE, monitor, False) is None
+    assert await door.answer(f"/ping/{monitor}") == (200, "OK")
+
+
+async def test_nobody_is_shown_what_signs(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = await door.monitor(slug="backup")
+    secret = await door.desk.sign(ALICE, monitor, True)
+    assert secret is not None
+    watched = await door.desk.get(ALICE, monitor)
+    door.api.house.people.known["rw"] = ALICE
+    shown = [repr(watched), await door.api.data("monitors.get", [monitor], who="rw")]
+    shown.append(await door.answer(f"/api/v3/checks/{monitor}", headers={"X-Api-Key": "rw"}))
+    database = door.api.cron._house._database
+    shown.append(await database.read(lambda c: c.execute(sa.select(events)).all()))
+    assert secret not in str(shown) + caplog.text
+    assert shown[1]["signed"] is True
+    assert "{'signed': True}" in str(shown[3])
 
 
 # When it cannot be kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -85,3 +87,21 @@ def test_the_page_names_the_clients_that_are_run() -> None:
     assert len(told) == 7
     for name, version in told:
         assert f"{name}=={version}\n" in pinned or f'"{name}": "{version}"' in pinned
+
+
+async def test_the_shell_of_the_page_signs(open_api: Callable[..., Awaitable[Any]]) -> None:
+    api = await open_api()
+    desk = api.cron._house.watch.monitors
+    monitor = (await desk.create(ALICE, {"slug": "nightly"})).watched.monitor.id
+    secret = await desk.sign(ALICE, monitor, True)
+    (script,) = re.findall(r"```sh\n(address=.*?)```", PAGE, re.DOTALL)
+    for key, status in ((secret, 0), ("another", 22)):
+        shell = await asyncio.create_subprocess_exec(
+            "sh",
+            "-c",
+            script.replace("$(date +%s)", f"{desk.now().timestamp():.0f}"),
+            env={**os.environ, "ID": monitor, "SECRET": key, "URL": api.house.server.url},
+        )
+        assert await shell.wait() == status
+    (watched,) = await desk.list(ALICE)
+    assert (watched.health.status, watched.health.pings) == ("down", 1)

@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "rpc.md").read_text()
 METHODS = cron_methods(Methods)  # type: ignore[arg-type]  # only signatures are read
 EXAMPLE = re.compile(r"(?:<!-- (.*?) -->\n\n)?```\n(→ .*?\n)?← (.*?)\n```", re.DOTALL)
 ID = re.compile(
-    r"\b(?:job_1769774400000_[0-9a-z]{20}|run_[0-9a-v]{26}|tok_[0-9a-z]{20}|cct_[\w-]{32}"
+    r"\b(?:job_1769774400000_[0-9a-z]{20}|run_[0-9a-v]{26}|tok_[0-9a-z]{20}|cc[st]_[\w-]{32}"
     r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
 MORE = "…"  # members that the page leaves out

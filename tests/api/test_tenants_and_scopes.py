@@ -165,7 +165,7 @@ MONITOR_READS = {
 MONITOR_WRITES = {
     "monitors.create": [{}], "monitors.update": ["<monitor>", {"name": "M"}], "monitors.pause": ["<monitor>"],
     "monitors.resume": ["<monitor>"], "monitors.acknowledge": ["<monitor>"],
-    "monitors.snooze": ["<monitor>"], "monitors.delete": ["<monitor>"],
+    "monitors.snooze": ["<monitor>"], "monitors.sign": ["<monitor>"], "monitors.delete": ["<monitor>"],
 }  # fmt: skip
 
 
