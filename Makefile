@@ -30,6 +30,7 @@ unit: $(READY)  ## All tests, real servers included
 
 soak: $(READY)  ## What tests do, for longer; see docs/testing.md
 	PYTHONPATH=tests $(BIN)/python -m crash.soak
+	PYTHONPATH=tests $(BIN)/python -m simulation.story --seeds 10000
 
 bench: $(READY)  ## Speed beside the peers; see docs/performance.md
 	$(BIN)/python bench/schedule.py
