@@ -166,10 +166,9 @@ class CheckDoor:
         return self._shown(call, await self._desk.pause(call.actor, call.check_id))
 
     async def resume_check(self, call: Call) -> web.Response:
-        try:
-            return self._shown(call, await self._desk.resume(call.actor, call.check_id))
-        except Conflict:
+        if (await self._desk.get(call.actor, call.check_id)).health.status != "paused":
             return web.Response(status=409, text="check is not paused")
+        return self._shown(call, await self._desk.resume(call.actor, call.check_id))
 
     async def list_pings(self, call: Call) -> web.Response:
         one = await self._desk.get(call.actor, call.check_id)
