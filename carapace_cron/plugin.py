@@ -63,6 +63,7 @@ from carapace_cron.runners.shell import ShellRunner
 from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.backfilling import BackfillDesk
 from carapace_cron.services.board import Board
+from carapace_cron.services.channels import ChannelDesk
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.events import EventDesk
 from carapace_cron.services.jobs import Jobs
@@ -150,6 +151,7 @@ class House:
     backfills: BackfillDesk
     events: EventDesk
     deliveries: DeliveryDesk
+    channels: ChannelDesk
     status: StatusReport
     metrics: MetricsReport
     tokens: TokenDesk
@@ -309,6 +311,7 @@ class House:
         events = Events(self._database)
         self.events = EventDesk(events)
         self.deliveries = DeliveryDesk(self._deliveries, clock, wake=self._ledger.ended.set)
+        self.channels = ChannelDesk(self._channels, self._courier, clock)
         self.tokens = TokenDesk(self.token_store, clock)
         self.status = StatusReport(
             self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings
@@ -498,6 +501,8 @@ class House:
             found.insert(0, f"{self._settings.job_store} has no conditional writes: run one gateway only")
         if self.watch.watchman.trouble is not None:
             found.insert(0, f"monitors wait to be looked at: {self.watch.watchman.trouble}")
+        resting = (item for item in self._courier.failing.items() if item[1].is_resting)
+        found.extend(f"the channel {one} fails again and again: {trouble.error}" for one, trouble in resting)
         if self._scheduler.trouble is not None:
             found.insert(0, f"due jobs wait for the ledger: {self._scheduler.trouble}")
         return found

@@ -13,6 +13,7 @@ from carapace_cron.api.monitor_methods import monitor_methods
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import DeliveryState
 from carapace_cron.services.backfilling import BackfillDesk
+from carapace_cron.services.channels import ChannelDesk
 from carapace_cron.services.deliveries import DeliveryDesk
 from carapace_cron.services.events import EventDesk
 from carapace_cron.services.jobs import MAX_PAGE, Jobs
@@ -44,6 +45,9 @@ class Services(MonitorServices, Protocol):
     def deliveries(self) -> DeliveryDesk: ...
 
     @property
+    def channels(self) -> ChannelDesk: ...
+
+    @property
     def status(self) -> StatusReport: ...
 
     @property
@@ -70,6 +74,8 @@ def cron_methods(services: Services) -> dict[str, Function]:
         "carapace.cron.events": enveloped(methods.list_events),
         "carapace.cron.deliveries": enveloped(methods.list_deliveries),
         "carapace.cron.deliveries.resend": enveloped(methods.resend_delivery),
+        "carapace.cron.channels.list": enveloped(methods.list_channels),
+        "carapace.cron.channels.test": enveloped(methods.test_channel),
         "carapace.cron.validate": enveloped(methods.validate_job),
         "carapace.cron.preview": enveloped(methods.preview_schedule),
         "carapace.cron.tokens.create": enveloped(methods.create_token),
@@ -175,6 +181,12 @@ class Methods:
 
     async def resend_delivery(self, actor: Actor, deliveryId: int) -> Answer:
         return await self._services.deliveries.resend(actor, deliveryId)
+
+    async def list_channels(self, actor: Actor) -> Answer:
+        return self._services.channels.list(actor)
+
+    async def test_channel(self, actor: Actor, channelId: str) -> Answer:
+        return await self._services.channels.test(actor, channelId)
 
     async def validate_job(self, actor: Actor, data: Any) -> Answer:
         return self._services.jobs.validate(actor, data)

@@ -5,7 +5,8 @@ forget is in the ledger, so it needs no shutdown to be safe: killed between a se
 that notice again after the restart, under the same id.
 
 A channel's notices go strictly one after the other. While the first of them is held back after a failure,
-so are those behind it: that is the circuit breaker, and there is no other one.
+so are those behind it. That is the circuit breaker; and where one notice after the other is refused, which
+is the channel's fault and not theirs, the breaker holds back the next of them, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,7 @@ JITTER = 0.25  # at most this part of a delay is taken off, so that channels do 
 SHORTEST_WISH = timedelta(seconds=1)  # a Retry-After of 0 is not an invitation to hammer
 LONGEST_WISH = timedelta(hours=1)
 GIVE_UP_AFTER = timedelta(hours=24)
+REFUSED_IN_ROW = 5  # notices given up one after the other: from then on it is not them, it is the channel
 IDLE_SECONDS = 30.0  # another process may have put something in; nobody would wake us
 LEDGER_PAUSE_SECONDS = 2.0  # after the ledger could not be used
 STOP_GRACE_SECONDS = 10.0
@@ -56,6 +58,22 @@ class ChannelBook(Protocol):
     def resolve(self, channel_id: str, tenant: str) -> Channel | None: ...
 
     def exists(self, channel_id: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Of a channel whose last try failed. Counts since its last success, or the start of this process."""
+
+    error: str
+    since: datetime
+    failures: int = 0  # tries in a row
+    refused: int = 0  # notices in a row that were given up
+    next_try_at: datetime | None = None  # None: when there is something to send
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the channel is only probed now and then."""
+        return self.refused >= REFUSED_IN_ROW or self.failures >= REFUSED_IN_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +106,7 @@ class Courier:
         self._wake = wake
         self._on_tried = on_tried
         self._senders: dict[str, asyncio.Task[None]] = {}
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, Trouble] = {}
         self._not_before: dict[str, float] = {}  # monotonic; only where the ledger could not say it
         self._turns: dict[str, int] = {}  # when each channel had its last turn, for fairness
         self._turn = 0
@@ -119,9 +137,20 @@ class Courier:
         await self._ended.wait()
 
     @property
-    def failing(self) -> Mapping[str, str]:
-        """Channels whose last try failed, and its error."""
+    def failing(self) -> Mapping[str, Trouble]:
+        """Channels whose last try failed."""
         return self._failing
+
+    async def say(self, notice: AnyNotice) -> DeliveryFailed | None:
+        """Send one notice now, past the outbox and its order; None when the channel has taken it.
+
+        A channel that takes it is well again, and what waits for it goes.
+        """
+        failure = await self._try(notice)
+        if failure is None:
+            self._note_well(notice.channel_id)
+            self._wake.set()
+        return failure
 
     async def status(self) -> CourierStatus:
         counts = await self._deliveries.counts()
@@ -130,7 +159,7 @@ class Courier:
             delivered=counts.delivered,
             undeliverable=counts.undeliverable,
             sending=tuple(sorted(self._senders)),
-            failing=dict(self._failing),
+            failing={channel_id: trouble.error for channel_id, trouble in self._failing.items()},
         )
 
     async def _start_due_or_pause(self) -> float:
@@ -157,12 +186,12 @@ class Courier:
     def _forget_all_but(self, heads: list[Head]) -> None:
         """Channels with nothing waiting need no memory here, but how the last try of an existing one went."""
         waiting = {head.channel_id for head in heads} | self._senders.keys()
-        for memory in (self._turns, self._not_before):
-            for channel_id in memory.keys() - waiting:
-                del memory[channel_id]
         for channel_id in self._failing.keys() - waiting:
             if not self._channels.exists(channel_id):
                 del self._failing[channel_id]
+        for memory in (self._turns, self._not_before):
+            for channel_id in memory.keys() - waiting - self._failing.keys():
+                del memory[channel_id]
 
     def _seconds_left(self, head: Head, now: datetime) -> float:
         paused = self._not_before.get(head.channel_id, 0.0) - self._clock.monotonic()
@@ -220,12 +249,11 @@ class Courier:
         now = self._clock.now()
         if delivery is None or seconds_until_due(delivery.tries, delivery.next_try_at, now) > 0:
             return False
-        failure = await self._try(delivery)
+        failure = await self._try(delivery.notice)
         return await self._record(delivery, failure)
 
-    async def _try(self, delivery: Delivery) -> DeliveryFailed | None:
+    async def _try(self, notice: AnyNotice) -> DeliveryFailed | None:
         """None when the channel has taken it. Any channel's misbehaviour comes out as `DeliveryFailed`."""
-        notice = delivery.notice
         try:
             channel = self._channels.resolve(notice.channel_id, notice.tenant)
             if channel is None:
@@ -271,23 +299,47 @@ class Courier:
         """Write down how the try went; whether the notice behind this one may be tried now."""
         channel_id, now = delivery.notice.channel_id, self._clock.now()
         if failure is None:
-            if self._failing.pop(channel_id, None) is not None:
-                logger.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
+            self._note_well(channel_id)
             await self._deliveries.delivered(delivery.sequence, now)
             self._on_tried(channel_id, "delivered")
             return True
-        is_news = channel_id not in self._failing
-        self._failing[channel_id] = str(failure)
         if failure.permanent or now - delivery.created_at >= GIVE_UP_AFTER:
             await self._give_up(delivery, failure, now)
-            self._on_tried(channel_id, "undeliverable")
-            return True
-        if is_news:
-            logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
-        delay = delay_after(delivery.tries + 1, delivery.notice.id, failure.retry_after_seconds)
-        await self._deliveries.retry_later(delivery.sequence, now + delay, str(failure))
-        self._on_tried(channel_id, "failed")
+            return self._note_refused(delivery.notice, failure, now)
+        await self._hold_back(delivery, failure, now)
         return False
+
+    async def _hold_back(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:
+        channel_id, known = delivery.notice.channel_id, self._trouble_of(delivery.notice, failure, now)
+        if channel_id not in self._failing:
+            logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
+        tries = max(delivery.tries + 1, known.failures)  # another notice may have failed there before
+        at = now + delay_after(tries, delivery.notice.id, failure.retry_after_seconds)
+        self._failing[channel_id] = replace(known, next_try_at=at)
+        await self._deliveries.retry_later(delivery.sequence, at, str(failure))
+        self._on_tried(channel_id, "failed")
+
+    def _note_well(self, channel_id: str) -> None:
+        if self._failing.pop(channel_id, None) is not None:
+            logger.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
+        self._not_before.pop(channel_id, None)
+
+    def _note_refused(self, notice: AnyNotice, failure: DeliveryFailed, now: datetime) -> bool:
+        """One was given up; whether the next may be tried now."""
+        trouble = self._trouble_of(notice, failure, now)
+        trouble = replace(trouble, refused=trouble.refused + 1, next_try_at=None)
+        more_than_enough = trouble.refused - REFUSED_IN_ROW + 1
+        if more_than_enough > 0:
+            delay = delay_after(more_than_enough, notice.id, failure.retry_after_seconds)
+            trouble = replace(trouble, next_try_at=now + delay)
+            self._not_before[notice.channel_id] = self._clock.monotonic() + delay.total_seconds()
+        self._failing[notice.channel_id] = trouble
+        return more_than_enough <= 0
+
+    def _trouble_of(self, notice: AnyNotice, failure: DeliveryFailed, now: datetime) -> Trouble:
+        """The channel's, with this failure."""
+        known = self._failing.get(notice.channel_id) or Trouble(str(failure), now)
+        return replace(known, error=str(failure), failures=known.failures + 1)
 
     async def _give_up(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:
         sentence = str(failure)
@@ -300,6 +352,7 @@ class Courier:
             delivery.notice.id, delivery.notice.channel_id, one_line(sentence, LOGGED_LENGTH),
             extra={"action": "delivery_given_up", "channel_id": delivery.notice.channel_id},
         )
+        self._on_tried(delivery.notice.channel_id, "undeliverable")
 
     async def _finish_sends(self) -> None:
         """Until no sender is left, at most the grace time."""

@@ -20,7 +20,8 @@ DeliveryState = Literal[
 
 
 class Notice(Record):
-    """One message about the end of a run, instants that were missed, or a job that was paused for failing.
+    """One message about the end of a run, instants that were missed, or a job that was paused for failing;
+    or about nothing, to see whether it arrives (``channel.test``).
 
     `id` is the idempotency key: the same notice sent twice carries the same id.
     """
@@ -29,7 +30,7 @@ class Notice(Record):
     tenant: str
     user_id: str
     channel_id: str
-    event: Literal["run.completed", "run.missed", "job.paused"] = "run.completed"
+    event: Literal["run.completed", "run.missed", "job.paused", "channel.test"] = "run.completed"
     job_id: str
     job_name: str
     run_id: str
@@ -49,6 +50,8 @@ class Notice(Record):
 
     @property
     def title(self) -> str:
+        if self.event == "channel.test":
+            return self.job_name
         return f"{self.job_name}: {'paused' if self.event == 'job.paused' else self.status}"
 
     @property
@@ -64,6 +67,8 @@ class Notice(Record):
     @property
     def summary(self) -> str:
         """What happened, without the output."""
+        if self.event == "channel.test":
+            return f"A test of the channel {self.channel_id}, asked for by {self.user_id}. All is well."
         if self.success:
             return f"Cron job {self.job_id} executed successfully in {self.duration_ms}ms."
         if self.event == "job.paused":

@@ -146,12 +146,12 @@ def _job() -> dict[str, Any]:
 
 READS = {
     "list": [], "get": ["<job>"], "status": [], "runs": [], "events": [], "deliveries": [],
-    "validate": [_job()], "preview": ["@daily"],
+    "validate": [_job()], "preview": ["@daily"], "channels.list": [],
 }  # fmt: skip
 WRITES = {
     "create": [_job()], "update": ["<job>", {"name": "M"}], "pause": ["<job>"], "resume": ["<job>"],
     "run": ["<job>"], "backfill": ["<job>", "2026-01-30T11:00:00Z"], "cancel": [UNKNOWN_RUN],
-    "deliveries.resend": [4711], "delete": ["<job>"], "restore": ["<job>"],
+    "deliveries.resend": [4711], "channels.test": ["gateway"], "delete": ["<job>"], "restore": ["<job>"],
 }  # fmt: skip
 ADMIN = {
     "tokens.create": ["acme", "eve", ["jobs:read"]], "tokens.list": [], "tokens.revoke": ["tok_1"],

@@ -575,3 +575,63 @@ async def test_a_thousand_notices_of_one_channel_arrive_in_order(desk: Desk) -> 
     await desk.put(*(desk.make(name) for name in names))
     await desk.at_rest()
     assert desk.places["ops"].taken == names
+
+
+# The breaker
+
+
+async def test_a_channel_that_refuses_one_notice_after_the_other_is_probed_now_and_then(desk: Desk) -> None:
+    """An archived channel: without the breaker, a hundred notices would be a hundred requests at once."""
+    desk.places["ops"].fail(permanent=True)
+    await desk.put(*(desk.make(f"{n}") for n in range(100)), desk.make("well", "other"))
+    await until(lambda: len(desk.places["ops"].tried) == courier_module.REFUSED_IN_ROW)
+    await desk.clock.advance(3_600)
+    assert 10 < len(desk.places["ops"].tried) < 20, "each quarter of an hour, after a few quicker ones"
+    assert desk.courier.failing["ops"].is_resting
+    assert desk.places["other"].taken == ["well"]
+
+    desk.places["ops"].behaviour = None
+    left = 100 - len(desk.places["ops"].tried)
+    await desk.clock.advance(900)
+    await desk.at_rest()
+    assert len(desk.places["ops"].taken) == left, "those that were not tried were not given up"
+    assert "ops" not in desk.courier.failing
+
+
+async def test_the_breaker_holds_for_what_comes_later(desk: Desk) -> None:
+    desk.places["ops"].fail(permanent=True)
+    await desk.put(*(desk.make(f"{n}") for n in range(courier_module.REFUSED_IN_ROW)))
+    await until(lambda: len(desk.places["ops"].tried) == courier_module.REFUSED_IN_ROW)
+    await until(lambda: desk.courier.failing["ops"].refused == courier_module.REFUSED_IN_ROW)
+    await desk.put(desk.make("later"))
+    await desk.clock.advance(3)
+    assert "later" not in desk.places["ops"].tried
+    await desk.pass_time(2)
+    assert await desk.state("later") == "undeliverable"
+
+
+async def test_a_dead_channel_is_tried_no_oftener_for_the_next_notice(desk: Desk) -> None:
+    """A day after the first, each notice is given up in its turn; the next does not start at five seconds."""
+    desk.places["ops"].fail(retry_after_seconds=3600)
+    await desk.put(desk.make("1"))
+    await desk.at_rest()
+    for _ in range(23):
+        await desk.pass_time(3600)
+    desk.places["ops"].fail()
+    await desk.put(desk.make("2"))
+    await desk.pass_time(3600)
+    assert await desk.state("1") == "undeliverable"
+    kept = await desk.delivery("2")
+    assert kept.next_try_at - desk.clock.now() > timedelta(minutes=10)
+
+
+async def test_a_message_said_at_once_makes_the_channel_well(desk: Desk) -> None:
+    desk.places["ops"].fail(permanent=True)
+    await desk.put(*(desk.make(f"{n}") for n in range(10)))
+    await until(lambda: len(desk.places["ops"].tried) == courier_module.REFUSED_IN_ROW)
+    failure = await desk.courier.say(desk.make("test"))
+    assert failure is not None and failure.permanent
+    desk.places["ops"].behaviour = None
+    assert await desk.courier.say(desk.make("test again")) is None
+    await until(lambda: len(desk.places["ops"].taken) == 6)
+    assert desk.courier.failing == {}
