@@ -103,9 +103,7 @@ def claim(
     shares = fair_shares(ready, _running(connection), slots, limits.per_tenant, turns)
     due = _sorted_out(connection, shares, now, limits)
     if due.take:
-        lease = {"owner": owner, "until": lease_until, "now": now}
-        connection.execute(_START_RUN, [{"sequence_": row.sequence, **lease} for row in due.take])
-        connection.execute(_START_ATTEMPT, [_attempt_row(row, owner, now) for row in due.take])
+        _start(connection, due.take, {"owner": owner, "until": lease_until, "now": now})
     if due.hold:
         holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
     upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])
@@ -154,6 +152,12 @@ def _sorted_out(connection: sa.Connection, shares: Mapping[str, int], now: datet
             due.take.append(row)
             room -= 1
     return due
+
+
+def _start(connection: sa.Connection, rows: Sequence[AnyRow], lease: Mapping[str, Any]) -> None:
+    for chunk in chunks([row.sequence for row in rows]):
+        connection.execute(_START_RUNS, {"sequences": chunk, **lease})
+        connection.execute(_START_ATTEMPTS, {"sequences": chunk, "now": lease["now"]})
 
 
 def _upstreams(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str | None, dict[str, Any]]:
@@ -297,14 +301,14 @@ _LANES = _lane_query()
 
 
 def _running(connection: sa.Connection) -> dict[str, int]:
-    query = sa.select(runs.c.lane, sa.func.count()).where(RUNNING).group_by(runs.c.lane)
-    return {row[0]: row[1] for row in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(_RUNNING)}
 
 
 def _first_of(connection: sa.Connection, name: str, count: int, now: datetime) -> Sequence[AnyRow]:
     return connection.execute(_FIRST_OF_LANE, {"lane": name, "now": now, "count": count}).all()
 
 
+_RUNNING = sa.select(runs.c.lane, sa.func.count()).where(RUNNING).group_by(runs.c.lane)
 _NOW = sa.bindparam("now", type_=runs.c.available_at.type)
 _FIRST_OF_LANE = (
     sa.select(runs, definitions.c.body)
@@ -318,18 +322,22 @@ _FIRST_OF_LANE = (
     .order_by(runs.c.available_at)
     .limit(sa.bindparam("count"))
 )
-_START_RUN = (
+_STARTED = runs.c.sequence.in_(sa.bindparam("sequences", expanding=True))
+_START_RUNS = (
     sa.update(runs)
-    .where(runs.c.sequence == sa.bindparam("sequence_"))
+    .where(_STARTED)
     .values(
         status="running",
         attempt=runs.c.attempt + 1,
         lease_owner=sa.bindparam("owner"),
         lease_until=sa.bindparam("until"),
-        started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("now", type_=runs.c.started_at.type)),
+        started_at=sa.func.coalesce(runs.c.started_at, _NOW),
     )
 )
-_START_ATTEMPT = sa.insert(attempts)
+_START_ATTEMPTS = sa.insert(attempts).from_select(
+    ["run_id", "number", "state", "owner", "started_at"],
+    sa.select(runs.c.id, runs.c.attempt, sa.literal("running"), runs.c.lease_owner, _NOW).where(_STARTED),
+)
 _NEXT_DEADLINE = sa.select(sa.func.min(runs.c.deadline_at)).where(QUEUED, runs.c.deadline_at.is_not(None))
 _LATE = (
     sa.select(runs)
@@ -356,11 +364,6 @@ _CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
     runs.c.cancel_reason.is_not(None),
 )
 _EXTEND = sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(lease_until=sa.bindparam("until"))
-
-
-def _attempt_row(row: AnyRow, owner: str, now: datetime) -> dict[str, object]:
-    number = row.attempt + 1
-    return {"run_id": row.id, "number": number, "state": "running", "owner": owner, "started_at": now}
 
 
 def _claim(

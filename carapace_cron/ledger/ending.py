@@ -330,10 +330,8 @@ def _standings(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, t
 
 def set_next_free(connection: sa.Connection, job_ids: Sequence[str], now: datetime) -> None:
     """Where no serial run of a job is under way any more, let the first that waits for it go."""
-    for job_id in dict.fromkeys(job_ids):
-        first = connection.execute(_FIRST_ALIVE, {"job": job_id}).first()
-        waits = first is not None and first.status == "queued" and first.available_at is None
-        if first is not None and waits and first.held_by is None:
+    for chunk in chunks(list(dict.fromkeys(job_ids))):
+        for first in connection.execute(_WAITING_FIRST, {"jobs": chunk}).all():
             connection.execute(_SET_FREE, {"run": first.id, "at": now})
 
 
@@ -386,10 +384,12 @@ _COUNT = (
     )
 )
 _FIRST_ALIVE = (
-    sa.select(runs.c.id, runs.c.status, runs.c.available_at, runs.c.held_by)
-    .where(runs.c.job_id == sa.bindparam("job"), ALIVE, runs.c.serial)
-    .order_by(runs.c.sequence)
-    .limit(1)
+    sa.select(sa.func.min(runs.c.sequence))
+    .where(runs.c.job_id.in_(sa.bindparam("jobs", expanding=True)), ALIVE, runs.c.serial)
+    .group_by(runs.c.job_id)
+)
+_WAITING_FIRST = sa.select(runs.c.id).where(
+    runs.c.sequence.in_(_FIRST_ALIVE), QUEUED, runs.c.available_at.is_(None), runs.c.held_by.is_(None)
 )
 _SET_FREE = sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(available_at=sa.bindparam("at"))
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from carapace_cron.ids import run_id
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
-from carapace_cron.ledger.statements import chunks, insert_for
+from carapace_cron.ledger.statements import chunks
 from carapace_cron.ledger.tables import ALIVE, progress, runs
 from carapace_cron.model.job import Job, Overlap
 from carapace_cron.model.notice import Notice
@@ -115,7 +115,7 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     """Insert what `plans` say. An instant that has its record already keeps it and is not counted."""
     in_force = definitions_in_force(connection, [plan.job_id for plan in plans])
     sound = [plan for plan in plans if is_in_force(plan, in_force)]
-    known = _known_instants(connection, sound)
+    known = _known_runs(connection, sound)
     in_the_way = alive_runs(connection, [plan.job_id for plan in sound if plan.overlap != "allow"])
     rows = _Rows()
     answers = [
@@ -137,8 +137,7 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     for plan, answer in zip(sound, answers, strict=True):
         if plan.notice is not None and answer.missed:
             insert_delivery(connection, plan.notice, now)
-    if sound:  # to execute a statement with no rows is not to do nothing
-        advance(connection, sound, answers)
+    advance(connection, sound, answers)
     in_order = iter(answers)
     return [
         next(in_order) if is_in_force(plan, in_force) else _refused(plan, in_force) for plan in plans
@@ -153,11 +152,9 @@ def _refused(plan: JobPlan, in_force: Mapping[str, _InForce]) -> Planned:
 
 def definitions_in_force(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InForce]:
     """Of the jobs that ever were in force; a deleted one's is that of its deletion."""
-    columns = (progress.c.job_id, progress.c.revision, progress.c.labels, progress.c.runs_created)
-    query = sa.select(*columns).where(progress.c.job_id.in_(sa.bindparam("ids", expanding=True)))
     found: dict[str, _InForce] = {}
     for chunk in chunks(list(dict.fromkeys(job_ids))):
-        rows = connection.execute(query, {"ids": chunk})
+        rows = connection.execute(_IN_FORCE, {"ids": chunk})
         found.update((row.job_id, _InForce(row.revision, row.labels, row.runs_created)) for row in rows)
     return found
 
@@ -172,21 +169,21 @@ def _plan_one(
     plan: JobPlan,
     before: _InForce,
     way: InTheWay,
-    known: set[tuple[str, datetime]],
+    known: set[str],
     rows: _Rows,
     now: datetime,
 ) -> Planned:
     counts = Counter[str]()
     for instant in plan.instants:
-        if (plan.job_id, instant.scheduled_for) in known:
+        row = run_row(plan, before.labels, instant.scheduled_for, instant.trigger)
+        if row["id"] in known:
             continue
         if plan.max_runs is not None and before.runs_created + counts["queued"] >= plan.max_runs:
             break
-        row = run_row(plan, before.labels, instant.scheduled_for, instant.trigger)
         if instant.verdict == "missed":
             row |= {"status": "missed", "reason": instant.reason, "finished_at": now}
         else:
-            row |= _make_way(plan, instant, way, rows, now)
+            row |= _make_way(plan, instant, row["id"], way, rows, now)
         counts[row["status"]] += 1
         rows.inserts.append(row)
     made = counts["queued"]
@@ -196,7 +193,7 @@ def _plan_one(
 
 
 def _make_way(
-    plan: JobPlan, instant: PlannedInstant, way: InTheWay, rows: _Rows, now: datetime
+    plan: JobPlan, instant: PlannedInstant, run: str, way: InTheWay, rows: _Rows, now: datetime
 ) -> dict[str, Any]:
     """What the overlap policy makes of an instant, given the runs of the job that are alive.
 
@@ -212,8 +209,7 @@ def _make_way(
     if waits and plan.overlap == "cancelPrevious" and instant.trigger != "catchUp":
         rows.making_way.append(plan.job_id)
     if not waits:
-        way.run_id = run_id(run_key(plan.job_id, instant.scheduled_for))
-        way.scheduled_for = instant.scheduled_for
+        way.run_id, way.scheduled_for = run, instant.scheduled_for
     way.alive += 1
     return {"available_at": None if waits else instant.available_at}
 
@@ -251,67 +247,65 @@ def lane(tenant: str, user_id: str) -> str:
     return f"{tenant}/{user_id}"
 
 
-def _known_instants(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[tuple[str, datetime]]:
-    """The instants of `plans` that have a record: another gateway was quicker, or a clock was set back."""
-    wanted = [(plan.job_id, instant.scheduled_for) for plan in plans for instant in plan.instants]
-    known: set[tuple[str, datetime]] = set()
-    by_identity = sa.select(runs.c.job_id, runs.c.scheduled_for).where(
-        runs.c.id.in_(sa.bindparam("ids", expanding=True))
-    )
-    for chunk in chunks(wanted):
-        ids = [run_id(run_key(job_id, at)) for job_id, at in chunk]
-        known.update((row.job_id, row.scheduled_for) for row in connection.execute(by_identity, {"ids": ids}))
+def _known_runs(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[str]:
+    """Ids of the runs of `plans` that have a record: another gateway was quicker, or a clock was set back."""
+    ids = [run_id(run_key(plan.job_id, one.scheduled_for)) for plan in plans for one in plan.instants]
+    known: set[str] = set()
+    for chunk in chunks(ids):
+        known.update(connection.execute(_KNOWN, {"ids": chunk}).scalars())
     return known
 
 
 def alive_runs(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, InTheWay]:
     """Per job, the first of its serial runs that are alive, and how many there are."""
-    first = sa.func.min(runs.c.sequence).label("first")
-    counted = (
-        sa.select(runs.c.job_id, first, sa.func.count().label("alive"))
-        .where(ALIVE, runs.c.serial, runs.c.job_id.in_(sa.bindparam("ids", expanding=True)))
-        .group_by(runs.c.job_id)
-        .subquery()
-    )
-    query = sa.select(runs.c.job_id, runs.c.id, runs.c.scheduled_for, counted.c.alive).join(
-        counted, runs.c.sequence == counted.c.first
-    )
     found: dict[str, InTheWay] = {}
     for chunk in chunks(list(dict.fromkeys(job_ids))):
-        for row in connection.execute(query, {"ids": chunk}):
+        for row in connection.execute(_FIRST_ALIVE, {"ids": chunk}):
             found[row.job_id] = InTheWay(row.id, row.scheduled_for, row.alive)
     return found
 
 
 def advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned]) -> None:
-    if not plans:
-        return
-    insert = insert_for(connection, progress)
-    advance = insert.on_conflict_do_update(
-        index_elements=[progress.c.job_id],
-        set_={
-            "accounted_until": sa.func.max(progress.c.accounted_until, insert.excluded.accounted_until)
-            if connection.dialect.name == "sqlite"
-            else sa.func.greatest(progress.c.accounted_until, insert.excluded.accounted_until),
-            "runs_created": progress.c.runs_created + insert.excluded.runs_created,
-        },
-    )
-    connection.execute(
-        advance,
-        [
-            {
-                "job_id": plan.job_id,
-                "accounted_until": plan.accounted_until,
-                "runs_created": answer.runs,
-                "labels": "",
-                "execution_count": 0,
-                "failure_count": 0,
-                "failures_in_row": 0,
-            }
-            for plan, answer in zip(plans, answers, strict=True)
-        ],
-    )
+    values = [
+        {"job": plan.job_id, "until": plan.accounted_until, "made": answer.runs}
+        for plan, answer in zip(plans, answers, strict=True)
+    ]
+    if values:  # to execute a statement with no rows is not to do nothing
+        connection.execute(_ADVANCE, values)
 
 
 def _text(instant: datetime | None) -> str:
     return instant_text(instant) if instant is not None else "an earlier instant"
+
+
+def _first_alive_query() -> sa.Select[tuple[str, str, datetime, int]]:
+    counted = (
+        sa.select(
+            runs.c.job_id,
+            sa.func.min(runs.c.sequence).label("first"),
+            sa.func.count().label("alive"),
+        )
+        .where(ALIVE, runs.c.serial, runs.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+        .group_by(runs.c.job_id)
+        .subquery()
+    )
+    return sa.select(runs.c.job_id, runs.c.id, runs.c.scheduled_for, counted.c.alive).join(
+        counted, runs.c.sequence == counted.c.first
+    )
+
+
+_FIRST_ALIVE = _first_alive_query()
+_IN_FORCE = sa.select(
+    progress.c.job_id, progress.c.revision, progress.c.labels, progress.c.runs_created
+).where(progress.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = sa.select(runs.c.id).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+_MARK = progress.c.accounted_until
+_UNTIL = sa.bindparam("until", type_=_MARK.type)
+_ADVANCE = (
+    sa.update(progress)
+    .where(progress.c.job_id == sa.bindparam("job"))
+    .values(
+        accounted_until=sa.case((_MARK < _UNTIL, _UNTIL), else_=_MARK),
+        runs_created=progress.c.runs_created + sa.bindparam("made", type_=sa.Integer),
+    )
+)
