@@ -60,13 +60,18 @@ _QUEUE = sa.select(
     ).label("oldest"),
 ).where(QUEUED)
 _RUNNING = sa.select(sa.func.count()).select_from(runs).where(RUNNING)
-_OUTBOX = (
+# The index knows how many wait and which is the first of each channel; only those rows are read.
+_ROWS = (
     sa.select(
         deliveries.c.channel_id,
         sa.func.count().label("waiting"),
-        sa.type_coerce(sa.func.min(deliveries.c.created_at), InstantColumn).label("oldest"),
+        sa.func.min(deliveries.c.sequence).label("first"),
     )
     .where(deliveries.c.state == sa.literal_column("'waiting'"))
     .group_by(deliveries.c.channel_id)
+    .subquery()
+)
+_OUTBOX = sa.select(_ROWS.c.channel_id, _ROWS.c.waiting, deliveries.c.created_at.label("oldest")).join_from(
+    _ROWS, deliveries, deliveries.c.sequence == _ROWS.c.first
 )
 _MONITORS = sa.select(monitors.c.status, sa.func.count().label("number")).group_by(monitors.c.status)
