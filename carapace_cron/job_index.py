@@ -26,6 +26,7 @@ class Entry:
     enabled: bool
     revision: int
     idempotency_key: str | None
+    after: tuple[str, ...]  # ids of the jobs that it runs after
     deleted_at: datetime | None  # set = a tombstone: in a list of its own, found by no key
     etag: str  # of `body`, as the store names it
     body: bytes  # the document as it is stored
@@ -39,6 +40,7 @@ def entry_of(job: Job, body: bytes, etag: str) -> Entry:
         enabled=job.enabled,
         revision=job.revision,
         idempotency_key=job.idempotency_key,
+        after=tuple(one.job_id for one in job.after),
         deleted_at=job.deleted_at,
         etag=etag,
         body=body,

@@ -169,6 +169,11 @@ class JobStore:
         job_id = self._index.by_idempotency_key(tenant, user_id, key)
         return None if job_id is None else self.get(job_id)
 
+    def upstreams_of(self, job_id: str) -> Sequence[str]:
+        """Ids of the jobs that a job runs after; empty for one that does not, or is not there."""
+        entry = self._index.live(job_id)
+        return () if entry is None else entry.after
+
     def revisions(self) -> Iterator[tuple[str, int]]:
         """The id and revision of every job, also of those that were deleted and can be restored; unparsed."""
         return ((entry.id, entry.revision) for entry in self._index)

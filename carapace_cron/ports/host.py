@@ -25,7 +25,9 @@ class AgentCall:
     tenant: str
     user_id: str
     idempotency_key: str  # the same for every attempt of one run
-    metadata: Mapping[str, Any]  # jobId, runId, attempt, scheduledFor: for the agent's information
+    metadata: Mapping[str, Any]
+    """jobId, runId, attempt, scheduledFor: for the agent's information; and `upstream` where the end of
+    another run started this one. That holds what the other job brought, so an agent takes it for data."""
 
 
 @dataclass(frozen=True, slots=True)

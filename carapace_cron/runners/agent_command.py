@@ -13,6 +13,7 @@ from carapace_cron.model.run import ERROR_LIMIT, Outcome, bounded
 from carapace_cron.model.untrusted import clean
 from carapace_cron.ports.host import AgentCall, AgentReply, Host
 from carapace_cron.ports.runner import Work
+from carapace_cron.runners.upstream import upstream_envelope
 from carapace_cron.runners.words import split_words
 
 PREFIX = "agent:"
@@ -92,6 +93,7 @@ def _call(work: Work, agent: str, arguments: tuple[str, ...]) -> AgentCall:
             "runId": work.run_id,
             "attempt": work.attempt,
             "scheduledFor": instant_text(work.scheduled_for),
+            **upstream_envelope(work),
         },
     )
 

@@ -18,9 +18,11 @@ from carapace_cron.outbound.client import Answer, Outbound
 from carapace_cron.outbound.headers import check_headers
 from carapace_cron.outbound.url import check_url, shown
 from carapace_cron.ports.runner import Work
+from carapace_cron.runners.upstream import upstream_json
 
 USER_AGENT = f"carapace-cron/{version('carapace-cron')}"
 
+_WITH_BODY = ("POST", "PUT", "PATCH")
 _RESERVED = "x-carapace-"  # what the called server may rely on; a job must not claim to be another
 
 
@@ -47,12 +49,12 @@ class HttpRunner:
 
     async def run(self, work: Work) -> Outcome:
         request = work.http or HttpRequest()
-        body = None if request.body is None else request.body.encode()
+        body = _body(work, request)
         try:
             answer = await self._outbound.request(
                 request.method,
                 work.command,
-                headers=_headers(work, request),
+                headers=_headers(work, request, body),
                 body=body,
                 timeout_seconds=work.timeout_seconds,
                 # Who expects a redirect wants to see it, not what is behind it.
@@ -76,10 +78,17 @@ class HttpRunner:
         return Outcome("failure", output=output, error=error, metadata=metadata)
 
 
-def _headers(work: Work, request: HttpRequest) -> dict[str, str]:
+def _body(work: Work, request: HttpRequest) -> bytes | None:
+    """The job's own; without one, where a body may be, what the run that started this one brought."""
+    if request.body is not None:
+        return request.body.encode()
+    return upstream_json(work) if request.method in _WITH_BODY else None
+
+
+def _headers(work: Work, request: HttpRequest, body: bytes | None) -> dict[str, str]:
     """The job's headers over the defaults, and over both what says which run this is."""
     given = {name.lower() for name in request.headers}
-    defaults = {"User-Agent": USER_AGENT, "Idempotency-Key": work.run_id, **_content_type(request)}
+    defaults = {"User-Agent": USER_AGENT, "Idempotency-Key": work.run_id, **_content_type(body)}
     return {
         **{name: value for name, value in defaults.items() if name.lower() not in given},
         **request.headers,
@@ -87,15 +96,16 @@ def _headers(work: Work, request: HttpRequest) -> dict[str, str]:
         "X-Carapace-Run-Id": work.run_id,
         "X-Carapace-Attempt": str(work.attempt),
         "X-Carapace-Scheduled-For": instant_text(work.scheduled_for),
+        **({} if work.upstream is None else {"X-Carapace-Caused-By": work.upstream["runId"]}),
     }
 
 
-def _content_type(request: HttpRequest) -> Mapping[str, str]:
+def _content_type(body: bytes | None) -> Mapping[str, str]:
     """JSON if the body is JSON, else plain text; nothing without a body."""
-    if request.body is None:
+    if body is None:
         return {}
     try:
-        json.loads(request.body)
+        json.loads(body)
     except (ValueError, RecursionError):
         return {"Content-Type": "text/plain; charset=utf-8"}
     return {"Content-Type": "application/json"}

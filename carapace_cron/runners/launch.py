@@ -33,7 +33,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    os.set_inheritable(order["report"], False)
+    for descriptor in (order["stdin"], order["report"]):
+        os.set_inheritable(descriptor, False)
     wake = _listen()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
@@ -65,10 +66,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _become(order: dict[str, Any]) -> None:
-    """In the child: give up stdin, take the limits, become the program."""
+    """In the child: take its own stdin and the limits, become the program."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    os.dup2(order["stdin"], 0)
     try:
         for name, limit in order["limits"].items():
             number = getattr(resource, name)

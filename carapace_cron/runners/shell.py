@@ -29,6 +29,7 @@ from carapace_cron.runners.shell_grammar import (
     parse_shell_command,
 )
 from carapace_cron.runners.subprocess_run import Ended, run_program
+from carapace_cron.runners.upstream import upstream_json
 
 SERVICE_USER = "carapace-cron"
 
@@ -88,7 +89,8 @@ class ShellRunner:
         parsed = parse_shell_command(work.command)
         if parsed.name in _BUILT_IN:
             return Outcome("success", output=bounded(clean(self._answer(parsed))))
-        return await self._run_program(self._programs[parsed.name], parsed.arguments)
+        stdin = upstream_json(work) or b""
+        return await self._run_program(self._programs[parsed.name], parsed.arguments, stdin)
 
     def _answer(self, command: ShellCommand) -> str:
         """What the command would print, without the line break at the end."""
@@ -98,9 +100,9 @@ class ShellRunner:
             return format_date(date_format(command.arguments), self._clock.now())
         return str(self._work_dir) if command.name == "pwd" else self._service_user
 
-    async def _run_program(self, rule: ProgramRule, arguments: _Arguments) -> Outcome:
+    async def _run_program(self, rule: ProgramRule, arguments: _Arguments, stdin: bytes) -> Outcome:
         try:
-            ended = await run_program(rule, arguments, self._work_dir)
+            ended = await run_program(rule, arguments, self._work_dir, stdin=stdin)
         except OSError as error:
             reason = error.strerror or "the system refused"
             return Outcome("failure", error=f"{rule.name} could not be started: {reason}")

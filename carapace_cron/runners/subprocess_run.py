@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,7 +73,9 @@ class HeadAndTail:
         return f"{head}\n… {self.left_out} bytes left out …\n{tail}"
 
 
-async def run_program(rule: ProgramRule, arguments: Sequence[str], work_dir: Path) -> Ended:
+async def run_program(
+    rule: ProgramRule, arguments: Sequence[str], work_dir: Path, *, stdin: bytes = b""
+) -> Ended:
     """Run it to its end in an empty directory of its own under `work_dir`, which is removed afterwards.
 
     Stdout and stderr are one text. Cancelling stops the program and all that it started (SIGTERM, then
@@ -83,14 +85,15 @@ async def run_program(rule: ProgramRule, arguments: Sequence[str], work_dir: Pat
     kept = HeadAndTail()
     with _Report() as report:
         async with _empty_directory(work_dir) as directory:
-            starting = asyncio.ensure_future(_start(rule, arguments, directory, report))
-            try:
-                process = await asyncio.shield(starting)
-                await _drain(process, kept)
-                status = await process.wait()
-            except asyncio.CancelledError as stop:
-                how = await _finished(_stop(starting, report, kept))
-                raise WorkStopped(how, kept.text()) from stop
+            with _readable(stdin, directory) as given:
+                starting = asyncio.ensure_future(_start(rule, arguments, directory, given, report))
+                try:
+                    process = await asyncio.shield(starting)
+                    await _drain(process, kept)
+                    status = await process.wait()
+                except asyncio.CancelledError as stop:
+                    how = await _finished(_stop(starting, report, kept))
+                    raise WorkStopped(how, kept.text()) from stop
     return Ended(status, kept.text(), kept.left_out > 0)
 
 
@@ -115,13 +118,23 @@ class _Report:
         return said
 
 
+@contextlib.contextmanager
+def _readable(content: bytes, directory: Path) -> Iterator[int]:
+    """A file descriptor to read `content` from: a file without a name, as a pipe would have to be fed."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
+
+
 async def _start(
-    rule: ProgramRule, arguments: Sequence[str], directory: Path, report: _Report
+    rule: ProgramRule, arguments: Sequence[str], directory: Path, stdin: int, report: _Report
 ) -> asyncio.subprocess.Process:
     order = {
         "argv": [rule.path, *arguments],
         "env": ENVIRONMENT,
         "limits": _limits(rule.limits),
+        "stdin": stdin,
         "report": report.writer,
     }
     return await asyncio.create_subprocess_exec(
@@ -135,7 +148,7 @@ async def _start(
         stderr=asyncio.subprocess.STDOUT,
         env=ENVIRONMENT,  # the keeper's too: its own could be read in /proc
         cwd=directory,
-        pass_fds=(report.writer,),
+        pass_fds=(stdin, report.writer),
         start_new_session=True,
     )
 

@@ -28,6 +28,7 @@ from carapace_cron.schedule import Schedule
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
+from carapace_cron.services.chains import Chains
 from carapace_cron.services.job_drafts import calendar_policy, definition, draft, instant, line, patched
 from carapace_cron.services.job_rules import ChannelRules, CommandRules, JobRules
 from carapace_cron.services.quota import JobQuota
@@ -74,6 +75,7 @@ class Jobs:
         self._board = board
         self._next_at = next_at
         self.quota = JobQuota(store, max_jobs_per_tenant)
+        self.chains = Chains(store)
         # A lock lives as long as somebody holds or awaits it.
         self._keyed_creates: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -99,6 +101,7 @@ class Jobs:
         user = user_of(actor, user_id)
         wanted = draft(data)
         schedule = self._rules.check(actor.tenant, wanted, said=data)
+        self.chains.check(actor, wanted.after)
         if wanted.idempotency_key is None:
             return self._with_instants(await self._create(actor, user, wanted), schedule)
         key = (actor.tenant, user, wanted.idempotency_key)
@@ -119,6 +122,7 @@ class Jobs:
             raise InvalidValue("bad updates: expected at least one field to change", field="updates")
         wanted = draft(patched(before, updates))
         self._rules.check(actor.tenant, wanted, said=updates, job=before)
+        self.chains.check(actor, wanted.after, before.after)
         if wanted.enabled:
             await self._rules.check_runs_left(before.id, wanted)
 
@@ -130,7 +134,10 @@ class Jobs:
             newest = wanted if job.revision == before.revision else draft(patched(job, updates))
             return self._redefined(job, newest, by=actor.user)
 
-        job = await self._store.update(before.id, change)
+        async with self.chains.changing(before.tenant, wanted):
+            if wanted.after != before.after or (wanted.enabled and not before.enabled):
+                self.chains.check_circle(actor, before, wanted.after)
+            job = await self._store.update(before.id, change)
         return self._with_instants(job, self._schedules.of(job))
 
     async def pause(
@@ -160,7 +167,7 @@ class Jobs:
         require(actor, "jobs:write")
         job = self.find(actor, job_id)
         if not job.enabled:
-            await self.check_enabled(job)
+            await self.check_enabled(actor, job)
 
         def change(job: Job) -> Job:
             return job if job.enabled else self._switched(job, enabled=True, why=None, by=actor.user)
@@ -207,6 +214,7 @@ class Jobs:
         require(actor, "jobs:read")
         wanted = draft(data)
         schedule = self._rules.check(actor.tenant, wanted, said=data)
+        self.chains.check(actor, wanted.after)
         return {
             "valid": True,
             "description": schedule.describe(),
@@ -228,8 +236,9 @@ class Jobs:
             raise NotFound(f'no job "{shown(job_id)}": list your jobs to see their ids', field="jobId")
         return job
 
-    async def check_enabled(self, job: Job) -> None:
+    async def check_enabled(self, actor: Actor, job: Job) -> None:
         """Raises `Refused` when a job, as it is, could not be enabled now."""
+        self.chains.check_circle(actor, job, job.after)
         self._rules.check(job.tenant, job.evolve(enabled=True), said={}, job=job)
         await self._rules.check_runs_left(job.id, job)
 
@@ -279,7 +288,9 @@ class Jobs:
         return switched
 
     def _view(self, job: Job) -> dict[str, Any]:
-        return job_view(job, self._board.of(job.id), self._next_at(job.id))
+        view = job_view(job, self._board.of(job.id), self._next_at(job.id))
+        warnings = self.chains.warnings(job)
+        return {**view, "warnings": warnings} if warnings else view
 
     def _with_instants(self, job: Job, schedule: Schedule) -> dict[str, Any]:
         """The view, and what the schedule means: in words, and its next instants."""

@@ -127,15 +127,13 @@ class Removals:
     async def _restore(self, actor: Actor, buried: Job) -> None:
         await self._complete(buried.id)  # what still runs belongs to the job that was deleted
         progress = (await self._runs.progress_of([buried.id])).get(buried.id)
-        fault = await self._fault(buried)
-
-        def change(job: Job) -> Job:
-            return self._revived(job, fault, by=actor.user)
-
         try:
             with self._jobs.quota.room_for_one(buried.tenant):
-                async with self._key_lock(buried):
-                    await self._store.restore(buried.id, change)
+                async with self._key_lock(buried), self._jobs.chains.changing(buried.tenant, buried):
+                    fault = await self._fault(actor, buried)
+                    await self._store.restore(
+                        buried.id, lambda job: self._revived(job, fault, by=actor.user)
+                    )
         except Conflict:
             if self._store.get(buried.id) is None:  # else another gateway was quicker
                 raise
@@ -155,12 +153,12 @@ class Removals:
         revived: Job = job.evolve(**changes)
         return revived
 
-    async def _fault(self, job: Job) -> str | None:
+    async def _fault(self, actor: Actor, job: Job) -> str | None:
         """Why a job may not go on as it was; None = it may."""
         if job.delete_after_run:
             return "it would be deleted again after its next run, as deleteAfterRun asks"
         try:
-            await self._jobs.check_enabled(job)
+            await self._jobs.check_enabled(actor, job)
         except Refused as refusal:
             return str(refusal)
         return None

@@ -53,7 +53,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
      'bad shell command: "`" is not allowed outside quotes; no shell runs this, so it would mean itself or '
      "nothing"),
     ({"command": "agent: nobody"}, "command",
-     'unknown agent "nobody": expected one of this gateway\'s agents (fail, generate-report, hang)'),
+     'unknown agent "nobody": expected one of this gateway\'s agents (fail, generate-report, hang, work)'),
     ({"command": "agent:"}, "command",
      "bad agent command: expected a name after agent:, such as agent: generate-report --daily"),
     ({"deadlineSeconds": 0}, "deadlineSeconds", "bad deadlineSeconds 0: expected more than 0"),

@@ -91,6 +91,13 @@ async def test_the_host_hears_who_asks_and_for_which_run(work) -> None:
     ]
 
 
+async def test_an_agent_is_told_of_the_run_that_started_this_one_as_data(work, upstream, told) -> None:
+    host = HostWithAgents()
+    await AgentCommandRunner(host).run(work("agent: summarise all", upstream=upstream))
+    [call] = host.calls
+    assert call.metadata["upstream"] == told["upstream"] and call.arguments == ("all",)
+
+
 @pytest.mark.parametrize(
     ("reply", "status", "error"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from aiohttp import web
@@ -75,6 +76,32 @@ async def test_it_sends_method_headers_and_body(
     async with serving(handler) as origin:
         outcome = await RUNNER.run(work(origin, http=request))
     assert outcome.output == f"POST {body} {content_type} mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "sent"),
+    [("POST", None, True), ("PUT", None, True), ("PATCH", None, True), ("POST", "mine", False),
+     ("GET", None, False), ("DELETE", None, False)],
+)  # fmt: skip
+async def test_a_server_is_told_of_the_run_that_started_this_one(
+    method: str, body: str | None, sent: bool, work, serving, upstream, told
+) -> None:
+    seen: list[tuple[str, str | None, str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        headers = request.headers
+        seen.append((headers["X-Carapace-Caused-By"], headers.get("Content-Type"), await request.text()))
+        return web.Response()
+
+    request = HttpRequest(method=method, body=body)
+    async with serving(handler) as origin:
+        await RUNNER.run(work(origin, http=request, upstream=upstream))
+    [(caused_by, content_type, text)] = seen
+    assert caused_by == upstream["runId"]
+    if sent:
+        assert content_type == "application/json" and json.loads(text) == told
+    else:
+        assert text == (body or "")
 
 
 @pytest.mark.parametrize(

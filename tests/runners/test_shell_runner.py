@@ -208,6 +208,18 @@ async def test_a_program_gets_an_empty_directory_and_next_to_no_environment(
     assert list((tmp_path / "work").iterdir()) == []
 
 
+async def test_a_program_reads_of_the_run_that_started_this_one_on_its_stdin(
+    tmp_path: Path, work, upstream, told
+) -> None:
+    command = "sh -c 'ls /proc/self/fd; pwd; ls -A; cat'"
+    outcome = await shell(tmp_path, SH).run(work(command, upstream=upstream))
+    *seen, told_as = outcome.output.splitlines()
+    assert json.loads(told_as) == told
+    assert seen[:4] == ["0", "1", "2", "3"], "3 is what ls reads the directory by"
+    assert len(seen) == 5 and Path(seen[4]).parent == tmp_path
+    assert (await shell(tmp_path).run(work("echo hello", upstream=upstream))).output == "hello"
+
+
 @pytest.mark.parametrize(
     ("script", "status", "error", "output"),
     [
