@@ -12,6 +12,7 @@ from carapace_cron.hookspecs import ChannelFactory
 from carapace_cron.model.channel import ChannelSettings
 from carapace_cron.ports.channel import Channel
 from carapace_cron.ports.host import Host
+from carapace_cron.schedule.errors import shown
 
 CHANNEL_ID = re.compile(r"[A-Za-z0-9#@][A-Za-z0-9#@._:-]{0,199}")
 SHOWN_IDS = 20  # in a refusal: enough to find one's own, short enough to be read
@@ -73,8 +74,9 @@ class Channels:
         if self.resolve(channel_id, tenant) is not None:
             return
         usable = self.ids_for(tenant)
-        shown = ", ".join(usable[:SHOWN_IDS]) + (", …" if len(usable) > SHOWN_IDS else "")
-        message = f'unknown channel "{channel_id}": expected one of {shown}{_meant(channel_id, usable)}'
+        listed = ", ".join(usable[:SHOWN_IDS]) + (", …" if len(usable) > SHOWN_IDS else "")
+        expected = f"expected one of {listed}{_meant(channel_id, usable)}"
+        message = f'unknown channel "{shown(channel_id)}": {expected}'
         raise InvalidValue(message, field="channelId")
 
     async def close(self) -> None:

@@ -57,11 +57,14 @@ GOOD: dict[str, Any] = {
 FIELDS = (
     "name", "description", "schedule", "cronExpression", "command", "channelId", "timezone", "enabled",
     "timeoutSeconds", "retry", "overlap", "catchUp", "catchUpWindowSeconds", "jitterSeconds", "startAt",
-    "endAt", "maxRuns", "deleteAfterRun", "tags", "notify", "http", "idempotencyKey",
+    "endAt", "maxRuns", "deleteAfterRun", "tags", "notify", "http", "idempotencyKey", "deadlineSeconds",
+    "catchUpLimit", "catchUpOrder", "pauseAfterFailures", "after", "excludeDates", "holidays", "blackouts",
+    "monitor",
 )
 INNER = {
-    "retry": ("maxAttempts", "initialSeconds", "factor", "maxSeconds", "jitter"),
+    "retry": ("maxAttempts", "initialSeconds", "factor", "maxSeconds", "jitter", "on"),
     "http": ("method", "headers", "body", "expectStatus"),
+    "monitor": ("graceSeconds", "channels", "notify", "reminders", "failureRate", "quiet"),
 }
 
 
@@ -97,6 +100,8 @@ def jobs_with(value: Any) -> Iterator[dict[str, Any]]:
             yield {**job, "command": "https://example.com/", outer: {name: value}}
     yield {**job, "http": {"headers": {"X-A": value}}}
     yield {**job, "tags": [value]}
+    yield {**job, "after": [value]}
+    yield {**job, "after": [{"jobId": value}]}
     yield {**job, "http": {"expectStatus": [value]}}
 
 
