@@ -120,8 +120,10 @@ class TestPrograms:
         job = engine.add(NEVER, "program", **ONCE)
         engine.start()
         run = await begun(engine, job, (tmp_path / "ready").exists)
-        await engine.stop(grace=1)
-        assert children() == []
+        stopping = asyncio.create_task(engine.executor.stop(1))
+        await engine.clock.advance(1)  # the grace
+        await until(engine, stopping.done)
+        assert (children(), engine.executor.active) == ([], 0)
         again = await engine.restarted()
         _, attempt = await ended(again, run)
         assert (attempt["state"], attempt["metadata"]["stopped"]["processesLeft"]) == ("lost", 0)
