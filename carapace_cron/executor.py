@@ -46,7 +46,7 @@ TAKEOVER_SECONDS = 75.0  # without a renewal: the lease, and time to stop the wo
 LATEST_CLAIM_SECONDS = 30.0  # an answer that took longer may tell of a claim that others take for abandoned
 POLL_SECONDS = 5.0  # how long a change made by another process can stay unseen
 RETRY_SECONDS = 1.0  # after the ledger refused a call
-CLAIMS_AT_ONCE = 32  # runs started, or ends recorded, before the loop serves others: a few milliseconds
+CLAIMS_AT_ONCE = 64  # runs started, or ends recorded, before the loop serves others: a few milliseconds
 LAST_WORDS_SECONDS = 10.0  # after the grace: for stopped work to let go, and for the last records
 
 Stop = Literal["cancelled", "lost", "shutdown"]

@@ -16,7 +16,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 MAX_SLEEP_SECONDS = 1.0  # the wall clock is looked at again this often, however far the next instant
 PLANS_PER_WRITE = 100  # jobs a transaction: the first of a burst start while the rest is being recorded
+PLANS_IN_FIRST_WRITE = 20  # of a pass: a tenant with few jobs hardly notices another's burst
 INSTANTS_PER_WRITE = 500  # the same bound where jobs have many instants to catch up
 CATCH_UP_PER_SECOND = 10.0  # late runs are spread, so that a restart is not a stampede
 RETRY_SECONDS = 1.0  # after the ledger refused a write
@@ -106,6 +107,27 @@ class _Known:
     runs_created: int = 0
 
 
+class _Rota:
+    """The members that are due, and when each was: the tenants take turns, so that none waits for all that
+    another has due in the same second."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[tuple[_Member, int]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, member: _Member, at: int) -> None:
+        self._waiting.setdefault(member.tenant, deque()).append((member, at))
+
+    def take(self) -> tuple[_Member, int]:
+        tenant, waiting = self._waiting.popitem(last=False)
+        first = waiting.popleft()
+        if waiting:
+            self._waiting[tenant] = waiting  # the last in turn now
+        return first
+
+
 Due = tuple[_Member, list[Occurrence]]
 """A job and the fate of each of its due instants, oldest first."""
 
@@ -141,7 +163,7 @@ class Scheduler:
         self._known: dict[str, _Known] = {}
         self._heap: list[tuple[int, int, _Group]] = []
         self._tickets = itertools.count()
-        self._due: deque[tuple[_Member, int]] = deque()
+        self._due = _Rota()
         self._behind: dict[str, _Member] = {}
         self._outdated: dict[str, _Member] = {}
         self._faulty: dict[str, _Member] = {}
@@ -253,20 +275,22 @@ class Scheduler:
         self._fall_behind(self._outdated.values())
         self._outdated.clear()
         self._look_at_the_clock(self._now())
+        most = PLANS_IN_FIRST_WRITE
         try:
             while not self._stopping:
                 now = self._clock.now()
                 if not self._due and not self._behind:
                     self.last_pass_at = now
                 self._collect(int(now.timestamp()))
-                if not (due := self._slice(int(now.timestamp()))):
+                if not (due := self._slice(int(now.timestamp()), most)):
                     break
                 await self._record(due, now)
+                most = PLANS_PER_WRITE
                 await asyncio.sleep(0)
         finally:
             # What a failed write left over is looked at again, job by job, in the next pass.
-            self._fall_behind(member for member, _ in self._due)
-            self._due.clear()
+            while self._due:
+                self._fall_behind([self._due.take()[0]])
 
     def _collect(self, now: int) -> None:
         """Move the members of groups that are due to `_due`, or to `_behind` where it is not so simple."""
@@ -282,20 +306,20 @@ class Scheduler:
                 waits = any(member.job_id in one for one in (self._behind, self._faulty, self._outdated))
                 if member.since < last and not waits:
                     if simple:
-                        self._due.append((member, at))
+                        self._due.put(member, at)
                     else:
                         self._behind[member.job_id] = member
             group.next_at = None
             self._arm(group, following if simple else group.schedule.next_after_timestamp(now))
 
-    def _slice(self, now: int) -> list[Due]:
+    def _slice(self, now: int, most: int) -> list[Due]:
         """The next jobs to be recorded in one write, with the fate of each of their due instants.
 
         Those that are on time come first: what a long outage left behind must not make them late.
         """
         due: list[Due] = []
-        while self._due and len(due) < PLANS_PER_WRITE:
-            member, at = self._due.popleft()
+        while self._due and len(due) < most:
+            member, at = self._due.take()
             if self._is_current(member) and (member.end_at is None or at <= member.end_at):
                 due.append((member, [Occurrence(at, "run")]))
         room = INSTANTS_PER_WRITE - len(due)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import sqlalchemy as sa
+
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import JobPlan, Planned
+from carapace_cron.ledger.tables import runs
 
 from .conftest import START, Engine, minutes
 
@@ -284,6 +287,18 @@ async def test_many_jobs_of_one_schedule_are_all_recorded(engine: Engine) -> Non
     await engine.clock.advance(61)
     assert sum([len(await engine.all_runs(job)) for job in jobs[::50]]) == 12
     assert len(engine.scheduler) == 600
+
+
+async def test_tenants_take_turns_in_what_is_due(engine: Engine) -> None:
+    for _ in range(150):
+        engine.add("* * * * *")
+    few = [engine.add("* * * * *", tenant="other") for _ in range(2)]
+    engine.start(executor=False)
+    await engine.clock.advance(60)
+    in_order = sa.select(runs.c.job_id).order_by(runs.c.sequence)
+    recorded = list(await engine.database.read(lambda c: c.execute(in_order).scalars()))
+    assert len(recorded) == 152
+    assert [recorded.index(job.id) for job in few] == [1, 3]
 
 
 async def test_what_came_due_before_a_pause_is_recorded_though_the_ledger_was_away(engine: Engine) -> None:
