@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import secrets
+import uuid
 from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -72,6 +73,16 @@ def is_monitor_id(text: str) -> bool:
 
 def is_unique_key(text: str) -> bool:
     return _UNIQUE_KEY.fullmatch(text) is not None
+
+
+def job_monitor_id(job_id: str) -> str:
+    """The id of the monitor that a job has by its switch: made from the job's, so nobody need look it up.
+
+    >>> is_monitor_id(job_monitor_id("job_1764547200000_0123456789abcdefghij"))
+    True
+    """
+    digest = hashlib.blake2b(f"monitor of {job_id}".encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest, version=4))
 
 
 def new_token() -> str:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from carapace_cron.ledger import holding
 from carapace_cron.ledger.ending import Expired, expire
+from carapace_cron.ledger.job_monitors import hear_starts
 from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
 from carapace_cron.ledger.turns import Turns, tenant_of
@@ -104,6 +105,7 @@ def claim(
     due = _sorted_out(connection, shares, now, limits)
     if due.take:
         _start(connection, due.take, {"owner": owner, "until": lease_until, "now": now})
+        hear_starts(connection, due.take, now)
     if due.hold:
         holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
     upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.holding import release_after
 from carapace_cron.ledger.in_force import definition_in_force
+from carapace_cron.ledger.job_monitors import RunEnd, hear_ends
 from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
 from carapace_cron.ledger.turns import Turns
@@ -97,6 +98,7 @@ def record_ends(
     if again:
         connection.execute(_TRY_AGAIN, [{"run": end.run_id, "at": end.retry_at} for end in again])
     pauses = _finish(connection, final) if final else {}
+    hear_ends(connection, [_heard(held[end.run_id, end.owner, end.attempt], end) for end in final])
     if now is not None:
         labels = [held[end.run_id, end.owner, end.attempt].labels for end in accepted]
         release_after(connection, labels, now, turns)
@@ -173,6 +175,7 @@ def _leave(
     `rows` are as they were before. One that was to start, and had been let go by a limit, leaves its room.
     """
     release_after(connection, [row.labels for row in rows if row.available_at is not None], now)
+    hear_ends(connection, [RunEnd.of(row, status, now, reason) for row in rows])
     return [_end_between(connection, row, status, reason, now) for row in rows]
 
 
@@ -231,6 +234,10 @@ def _notice(row: AnyRow, job: Job, status: RunState, reason: str, now: datetime)
         attempt=row.attempt,
         error=reason,
     )
+
+
+def _heard(row: AnyRow, end: AttemptEnd) -> RunEnd:
+    return RunEnd.of(row, end.status, end.finished_at, end.outcome.error)
 
 
 def _as_cancelled(end: AttemptEnd) -> AttemptEnd:
@@ -335,9 +342,16 @@ def set_next_free(connection: sa.Connection, job_ids: Sequence[str], now: dateti
             connection.execute(_SET_FREE, {"run": first.id, "at": now})
 
 
-_HELD = sa.select(runs.c.id, runs.c.lease_owner, runs.c.attempt, runs.c.cancel_reason, runs.c.labels).where(
-    RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True))
-)
+_HELD = sa.select(
+    runs.c.id,
+    runs.c.job_id,
+    runs.c.lease_owner,
+    runs.c.attempt,
+    runs.c.trigger,
+    runs.c.scheduled_for,
+    runs.c.cancel_reason,
+    runs.c.labels,
+).where(RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True)))
 _STANDINGS = sa.select(progress.c.job_id, progress.c.last_status, progress.c.failures_in_row).where(
     progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
 )

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from carapace_cron.database import Database
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.events import Event, insert_events
+from carapace_cron.ledger.job_monitors import WATCHED, follow
 from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
 from carapace_cron.ledger.tables import chains, definitions, progress
 from carapace_cron.model.job import Job
@@ -79,7 +80,14 @@ def put_in_force(connection: sa.Connection, jobs: Sequence[Job], *, told: bool) 
         _advance(connection, job, befores[job.id])
     news = [job for job in newer if told or befores[job.id] is not None]
     insert_events(connection, [_event(job, befores[job.id]) for job in news])
+    watched = [job for job in newer if job.monitor is not None or _was_watched(befores[job.id])]
+    if watched:
+        follow(connection, watched)
     return [job.id for job in newer if not _chain(connection, job)]
+
+
+def _was_watched(before: Job | None) -> bool:
+    return before is not None and before.monitor is not None
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -88,9 +96,11 @@ def _row(job: Job) -> dict[str, Any]:
 
 
 def labels_of(job: Job) -> str:
-    """What limits count the runs of a job by: ``channel:ops tag:db``. Names hold no blanks."""
+    """What limits count the runs of a job by, and whether a monitor watches them: ``channel:ops tag:db
+    watched``. Names hold no blanks."""
     channel = f"channel:{job.channel_id}".replace(" ", "_")
-    return " ".join([channel, *(f"tag:{tag}" for tag in job.tags)])
+    watched = [] if job.monitor is None else [WATCHED]
+    return " ".join([channel, *(f"tag:{tag}" for tag in job.tags), *watched])
 
 
 def changed_fields(before: Job | None, after: Job | None) -> tuple[dict[str, Any], dict[str, Any]]:

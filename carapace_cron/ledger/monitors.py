@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -24,9 +24,10 @@ from carapace_cron.ledger.tables import dependencies, flips, from_micros, monito
 from carapace_cron.model.calendar import Blackout, CalendarPolicy
 from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun, Shown
 from carapace_cron.monitors.alarm import AT_REST, Alarm
-from carapace_cron.monitors.status import expected_at, shown
+from carapace_cron.monitors.status import Due, expected_at, shown
 from carapace_cron.schedule import Schedule, parse
 from carapace_cron.schedule.calendar import Calendar
+from carapace_cron.schedule.excepting import excepting
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,12 @@ class Watched:
         return replace(self, health=health)
 
     @property
-    def due(self) -> Schedule | None:
-        """The parsed schedule; None where the period counts."""
-        return None if self.monitor.schedule is None else schedule_of(self.monitor)
+    def due(self) -> Due | None:
+        """When pings are due by its schedule; None where the period counts."""
+        one = self.monitor
+        if one.schedule is None:
+            return None
+        return _due(one.schedule, one.timezone, one.created_at, one.calendar, one.start_at, one.end_at)
 
     @property
     def maintenance(self) -> Calendar | None:
@@ -66,15 +70,35 @@ class Watched:
         return shown(self.monitor, self.health, self.due, now)
 
 
-def schedule_of(monitor: Monitor) -> Schedule:
-    """The schedule of a monitor that has one. Raises `ScheduleError`."""
-    assert monitor.schedule is not None
-    return _parsed(monitor.schedule, monitor.timezone, monitor.created_at)
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """The instants of a schedule that a job has: from `start_at` on, until `end_at`; None = no such bound."""
+
+    schedule: Schedule
+    start_at: datetime | None
+    end_at: datetime | None
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        if self.start_at is not None:
+            instant = max(instant, self.start_at - timedelta(microseconds=1))
+        at = self.schedule.next_after(instant)
+        return None if at is None or (self.end_at is not None and at > self.end_at) else at
 
 
 @lru_cache(maxsize=4_096)
-def _parsed(text: str, zone: str, anchor: datetime) -> Schedule:
-    return parse(text, zone, anchor=anchor)
+def _due(
+    text: str,
+    zone: str,
+    anchor: datetime,
+    calendar: CalendarPolicy | None,
+    start_at: datetime | None,
+    end_at: datetime | None,
+) -> Due:
+    """Raises `ScheduleError`."""
+    schedule = parse(text, zone, anchor=anchor.replace(microsecond=0))
+    if calendar is not None and schedule.kind != "never":
+        schedule = excepting(schedule, calendar_of(calendar, zone))
+    return schedule if start_at is None and end_at is None else _Within(schedule, start_at, end_at)
 
 
 def _windows(blackouts: tuple[Blackout, ...], zone: str) -> Calendar | None:
@@ -123,7 +147,8 @@ def of_user(connection: sa.Connection, tenant: str, user_id: str) -> list[Watche
 
 
 def count(connection: sa.Connection, tenant: str) -> int:
-    query = sa.select(sa.func.count()).where(monitors.c.tenant == tenant)
+    """Those of a tenant that are not our own jobs'."""
+    query = sa.select(sa.func.count()).where(monitors.c.tenant == tenant, monitors.c.job_id.is_(None))
     return int(connection.execute(query).scalar_one())
 
 
@@ -268,6 +293,7 @@ def _definition_values(monitor: Monitor) -> dict[str, Any]:
         "user_id": monitor.user_id,
         "slug": monitor.slug,
         "unique_key": unique_key(monitor.id),
+        "job_id": monitor.job_id,
         "revision": monitor.revision,
         "body": monitor.model_dump_json(by_alias=True, exclude_none=True).encode(),
     }

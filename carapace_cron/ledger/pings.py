@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -83,12 +83,13 @@ class Pings:
 
 
 def record_pings(
-    connection: sa.Connection, arrivals: Sequence[Arrival]
+    connection: sa.Connection, arrivals: Sequence[Arrival], *, of_jobs: bool = False
 ) -> tuple[list[Answer], Settled]:
-    """Keep pings in their order; an answer each."""
+    """Keep pings in their order; an answer each. `of_jobs`: they come from the runs of our own jobs, whose
+    monitors hear nobody else."""
     ids = _monitor_ids(connection, arrivals)
     settling = Settling(connection, list(set(ids) - {""}))
-    answers = [_taken(settling, to, one) for to, one in zip(ids, arrivals, strict=True)]
+    answers = [_taken(settling, to, one, of_jobs) for to, one in zip(ids, arrivals, strict=True)]
     pairs = zip(arrivals, answers, strict=True)
     rows = [_row(one, answer) for one, answer in pairs if isinstance(answer, Recorded)]
     if rows:
@@ -103,7 +104,7 @@ def _monitor_ids(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list
     return [one.to if isinstance(one.to, str) else found.get(one.to, "") for one in arrivals]
 
 
-def _taken(settling: Settling, monitor_id: str, arrival: Arrival) -> Answer:
+def _taken(settling: Settling, monitor_id: str, arrival: Arrival, of_jobs: bool) -> Answer:
     """First the silence until the ping, then the ping: a late one comes after the flip of its lateness."""
     ping = arrival.ping
     if monitor_id not in settling:
@@ -113,6 +114,8 @@ def _taken(settling: Settling, monitor_id: str, arrival: Arrival) -> Answer:
         return UNSIGNED
     settling.pass_time(monitor_id, ping.at, ping.at)
     one = settling[monitor_id]
+    if one.monitor.job_id is not None and not of_jobs:
+        ping = replace(ping, said="ign")
     after = pinged(one.monitor, one.health, one.due, ping)
     settling.settle(monitor_id, ping.at, after, ping)
     return Recorded(monitor_id, after.health.pings, after)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from carapace_cron.ids import run_id
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
+from carapace_cron.ledger.job_monitors import hear_plans
 from carapace_cron.ledger.statements import chunks
 from carapace_cron.ledger.tables import ALIVE, progress, runs
 from carapace_cron.model.job import Job, Overlap
@@ -133,6 +134,7 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
         cancel_runs(connection, job_id, "the next instant came due; the job's overlap is cancelPrevious", now)
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
+        hear_plans(connection, rows.inserts, now)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
     for plan, answer in zip(sound, answers, strict=True):
         if plan.notice is not None and answer.missed:

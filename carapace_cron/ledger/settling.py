@@ -15,10 +15,13 @@ import sqlalchemy as sa
 from carapace_cron.ledger.deliveries import forget_deliveries, insert_delivery
 from carapace_cron.ledger.monitors import (
     Watched,
+    dependents,
     find,
     find_to_change,
+    insert,
     keep,
     redefine,
+    remove,
     wake_dependents,
 )
 from carapace_cron.ledger.tables import to_micros
@@ -27,7 +30,6 @@ from carapace_cron.model.notice import MonitorNotice, MonitorNoticeEvent
 from carapace_cron.monitors.alarm import Case, Saying, SayingEvent, consider
 from carapace_cron.monitors.sentences import name_of, sentence
 from carapace_cron.monitors.status import After, expected_at, redefined, shown, silence
-
 
 KEPT_DELIVERIES = timedelta(days=30)  # of one monitor, once they have arrived or cannot
 
@@ -97,9 +99,23 @@ class Settling:
         self._watched[one.monitor.id] = one
         self._touched.add(one.monitor.id)
 
-    def take_out(self, monitor_id: str) -> Watched:
-        """It is no more."""
-        return self._watched.pop(monitor_id)
+    def add(self, one: Watched) -> None:
+        """A new monitor. Raises as `monitors.insert` does."""
+        insert(self._connection, one)
+        self.replace(one)
+
+    def remove(self, monitor_id: str, now: datetime) -> None:
+        """With its history. Those that depended on it do so no more."""
+        del self._watched[monitor_id]
+        self._touched.discard(monitor_id)
+        children = dependents(self._connection, monitor_id)
+        self._watched |= find_to_change(self._connection, [one for one in children if one not in self])
+        remove(self._connection, monitor_id)
+        for child_id in children:
+            child = self[child_id].monitor
+            others = tuple(one for one in child.depends_on if one != monitor_id)
+            self.redefine(child.evolve(depends_on=others))
+            self.settle(child_id, now)
 
     def keep(self) -> Settled:
         """Write down health and alarms, wake those that depended on what is well again."""

@@ -63,7 +63,8 @@ progress = sa.Table(  # how far each job has come; outlives the rows that retent
     metadata,
     sa.Column("job_id", sa.Text, primary_key=True),
     sa.Column("revision", sa.Integer),  # of the definition in force; None: a version before kept none
-    sa.Column("labels", sa.Text, nullable=False),  # "channel:ops tag:db": what limits may count its runs by
+    # "channel:ops tag:db watched": what limits may count its runs by, and whether a monitor watches them
+    sa.Column("labels", sa.Text, nullable=False),
     sa.Column("accounted_until", InstantColumn, nullable=False),  # each instant up to it has its record
     sa.Column("runs_created", sa.Integer, nullable=False),  # by the schedule; what maxRuns counts
     sa.Column("execution_count", sa.Integer, nullable=False),  # ended runs, however they ended
@@ -225,6 +226,7 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("user_id", sa.Text, nullable=False),
     sa.Column("slug", sa.Text, nullable=False),
     sa.Column("unique_key", sa.Text, nullable=False, unique=True),  # made of the id, for those who only read
+    sa.Column("job_id", sa.Text),  # our own job that it watches
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("created_at", InstantColumn, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -233,7 +235,8 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("last_ping_at", InstantColumn),
     sa.Column("last_duration_ms", sa.Integer),
     sa.Column("expected_after", InstantColumn),
-    sa.Column("open_runs", sa.JSON(none_as_null=True)),  # of those that have begun: [[rid, started, last sign, overdue], …]
+    # of those that have begun: [[rid, started, last sign, overdue], …]
+    sa.Column("open_runs", sa.JSON(none_as_null=True)),
     sa.Column("failures_in_row", sa.Integer, nullable=False),
     sa.Column("ends", sa.Text, nullable=False),
     sa.Column("deadline", InstantColumn),  # silence until then makes it down

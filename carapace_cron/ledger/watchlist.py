@@ -153,16 +153,11 @@ def _change(
 
 
 def _remove(connection: sa.Connection, monitor_id: str, event: Event) -> tuple[Watched | None, Settled]:
-    """Those that depended on it do so no more."""
-    settling = Settling(connection, [monitor_id, *monitors.dependents(connection, monitor_id)])
+    settling = Settling(connection, [monitor_id])
     if monitor_id not in settling:
         return None, Settled()
-    removed = settling.take_out(monitor_id)
-    monitors.remove(connection, monitor_id)
-    for child in list(settling):
-        others = tuple(one for one in child.monitor.depends_on if one != monitor_id)
-        settling.redefine(child.monitor.evolve(depends_on=others))
-        settling.settle(child.monitor.id, event.at)
+    removed = settling[monitor_id]
+    settling.remove(monitor_id, event.at)
     insert_events(connection, [event])
     return removed, settling.keep()
 

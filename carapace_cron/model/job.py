@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from carapace_cron.model.calendar import CalendarPolicy
-from carapace_cron.model.record import Instant, Record
+from carapace_cron.model.monitor import JobMonitor
+from carapace_cron.model.record import DAY_SECONDS, Instant, Record
+from carapace_cron.model.text import Line
 
 Overlap = Literal[
     "skip",  # the new instant is recorded as skipped while a run of the job is alive
@@ -35,15 +37,7 @@ Notify = Literal[  # which ends of runs are told; misses are told by all but nev
 ]
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
-# Control characters, other line ends, and what turns the direction of a line around for its reader.
-_NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
-
-
-def one_line_only(text: str) -> str:
-    if _NOT_IN_A_LINE.search(text):
-        raise ValueError("expected one line without control characters")
-    return text
 
 
 def _one_tag(text: str) -> str:
@@ -61,11 +55,7 @@ def _one_error(text: str) -> str:
     return text
 
 
-_LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
-Line = Annotated[str, _LINE, AfterValidator(one_line_only)]
 Tag = Annotated[str, StringConstraints(max_length=50), AfterValidator(_one_tag)]
-
-DAY_SECONDS = 86_400
 
 
 class RetryPolicy(Record):
@@ -143,6 +133,7 @@ class JobPolicy(CalendarPolicy):
     after: tuple[Upstream, ...] = Field((), max_length=10)  # runs whose end starts one of this job
     tags: tuple[Tag, ...] = Field((), max_length=20)
     notify: Notify = "always"
+    monitor: JobMonitor | None = None  # watches that it runs, apart from what runs it
     http: HttpRequest | None = None
 
     @field_validator("tags")

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from carapace_cron.model.calendar import Blackout
-from carapace_cron.model.job import DAY_SECONDS, Line, one_line_only
-from carapace_cron.model.record import Instant, Record
+from carapace_cron.model.calendar import Blackout, CalendarPolicy
+from carapace_cron.model.record import DAY_SECONDS, Instant, Record
+from carapace_cron.model.text import Line, one_line_only
 
 Status = Literal[
     "new",  # no ping came yet
@@ -39,6 +39,7 @@ MonitorEvent = Literal[
 ]
 
 YEAR_SECONDS = 365 * DAY_SECONDS
+LONGEST_NAME = 100
 LONGEST_SLUG = 100
 BODY_LIMIT = 10_000  # bytes of a ping's body that are kept; clients are told in Ping-Body-Limit
 
@@ -60,7 +61,7 @@ def _one_word(text: str) -> str:
 
 Slug = Annotated[str, StringConstraints(max_length=LONGEST_SLUG), AfterValidator(_one_slug)]
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(one_line_only)
+    str, StringConstraints(strip_whitespace=True, max_length=LONGEST_NAME), AfterValidator(one_line_only)
 ]
 MonitorTag = Annotated[str, StringConstraints(max_length=100), AfterValidator(_one_word)]
 
@@ -85,7 +86,32 @@ class Reminder(Record):
     channels: tuple[Line, ...] = Field((), max_length=50)
 
 
-class MonitorPolicy(Record):
+class AlarmPolicy(Record):
+    """Who is told what of a monitor."""
+
+    channels: tuple[Line, ...] = Field((), max_length=50)  # who is told; empty: nobody
+    notify: tuple[MonitorEvent, ...] = Field(("down", "up"), max_length=5)  # what they are told
+    reminders: tuple[Reminder, ...] = Field((), max_length=5)
+    failures_before_alert: int = Field(1, ge=1, le=50)  # in a row
+    failure_rate: Rate | None = None  # an alert by rate instead of by a row
+    min_interval_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # an end sooner is one too many
+    maintenance: tuple[Blackout, ...] = Field((), max_length=20)  # nobody is told anything
+    quiet: tuple[Blackout, ...] = Field((), max_length=20)  # late and reminders wait for its end
+
+    @field_validator("channels", "notify")
+    @classmethod
+    def _no_repeats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names))
+
+
+class JobMonitor(AlarmPolicy):
+    """The monitor that a job has by its switch. What is left out, the job says."""
+
+    grace_seconds: float | None = Field(None, ge=60, le=YEAR_SECONDS)  # for a late start
+    max_run_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # of a run, with all its attempts
+
+
+class MonitorPolicy(AlarmPolicy):
     """What of a monitor has a default. With neither `period_seconds` nor `schedule`: every day."""
 
     name: Name = ""
@@ -105,17 +131,9 @@ class MonitorPolicy(Record):
     success_keywords: Annotated[str, _KEYWORDS] = ""
     failure_keywords: Annotated[str, _KEYWORDS] = ""
     fail_by_default: bool = False  # a body without any keyword is a failure; False: it is ignored
-    channels: tuple[Line, ...] = Field((), max_length=50)  # who is told; empty: nobody
-    notify: tuple[MonitorEvent, ...] = Field(("down", "up"), max_length=5)  # what they are told
-    reminders: tuple[Reminder, ...] = Field((), max_length=5)
-    failures_before_alert: int = Field(1, ge=1, le=50)  # in a row
-    failure_rate: Rate | None = None  # an alert by rate instead of by a row
-    min_interval_seconds: float | None = Field(None, ge=1, le=YEAR_SECONDS)  # an end sooner is one too many
     depends_on: tuple[str, ...] = Field((), max_length=10)  # while one of these is down, nobody is told
-    maintenance: tuple[Blackout, ...] = Field((), max_length=20)  # nobody is told anything
-    quiet: tuple[Blackout, ...] = Field((), max_length=20)  # late and reminders wait for its end
 
-    @field_validator("tags", "channels", "notify", "depends_on")
+    @field_validator("tags", "depends_on")
     @classmethod
     def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(names))
@@ -133,7 +151,10 @@ class Monitor(MonitorPolicy):
     id: str  # a UUID, lower case, with dashes
     tenant: str
     user_id: str
-    job_id: str | None = None  # our own job that it watches
+    job_id: str | None = None  # our own job that it watches, and whose wishes it follows
+    calendar: CalendarPolicy | None = None  # of that job, what is no instant of its schedule
+    start_at: Instant | None = None  # of that job: no instant before it
+    end_at: Instant | None = None  # no instant after it
     revision: int = 1
     created_at: Instant
     updated_at: Instant
@@ -181,6 +202,8 @@ class Ping:
     rid: str = ""
     exit_status: int | None = None
     took_ms: int | None = None  # as the job says; None: its start tells
+    due_at: datetime | None = None  # the instant of our own job that it answers; None: it answers none
+    gives_up: bool = False  # the run has ended, and neither well nor badly: it was cancelled
     scheme: str = "http"
     method: str = "GET"
     remote_address: str = ""

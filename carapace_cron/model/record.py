@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from carapace_cron.errors import InvalidValue
 
+DAY_SECONDS = 86_400
+
 
 class Record(BaseModel):
     """A value that never changes; change is a new record by `evolve`."""

@@ -21,7 +21,7 @@ def sentence(case: Case, saying: Saying, after: After | None, exit_status: int |
         case "up":
             return f"It is well again, after {duration_text(saying.at - saying.since)}."
         case "late":
-            return f"No ping came yet. It was due at {instant_text(saying.at)}."
+            return f"No {_signal(case)} came yet. It was due at {instant_text(saying.at)}."
         case "reminder":
             return f"It is still down, since {instant_text(saying.since)}.{_how_many(case)}"
         case "tooOften":
@@ -45,15 +45,21 @@ def _fault(case: Case, saying: Saying, after: After | None, exit_status: int | N
     match None if after is None else after.failure:
         case "fail":
             status = "" if exit_status is None else f", with exit status {exit_status}"
+            if case.monitor.job_id is not None:
+                return "A run of it failed."
             return f"A ping said that it failed{status}."
         case "timeout":
             due = case.health.expected_after
             was_due = "" if due is None else f" It was due at {instant_text(due)}."
-            return f"No ping came in time.{was_due} Its grace was over at {at}."
+            return f"No {_signal(case)} came in time.{was_due} Its grace was over at {at}."
         case "run":
             return f"A run that had begun did not end by {at}."
         case None:
             return f"It is down since {at}."
+
+
+def _signal(case: Case) -> str:
+    return "ping" if case.monitor.job_id is None else "run"
 
 
 def _how_many(case: Case) -> str:

@@ -58,9 +58,12 @@ class After:
     failure: Failure | None = None
 
 
+_AWAITING = ("up", "new")  # of a new one, only if it is our own job's: nobody else has promised anything
+
+
 def expected_at(monitor: Monitor, health: Health, due: Due | None) -> datetime | None:
     """When the next ping is due; None when none is. `due`: the parsed schedule; None: the period counts."""
-    return _awaited(monitor, health, due) if health.status == "up" else None
+    return _awaited(monitor, health, due) if health.status in _AWAITING else None
 
 
 def shown(monitor: Monitor, health: Health, due: Due | None, now: datetime) -> Shown:
@@ -93,10 +96,11 @@ def pinged(monitor: Monitor, before: Health, due: Due | None, ping: Ping) -> Aft
         case "success" | "fail":
             after = _ended(monitor, counted, due, ping, kind)
         case "log":
-            after = After(replace(counted, runs=_alive(monitor, before.runs, ping)), ping.at, kind=kind)
+            after = After(_noted(monitor, counted, ping), ping.at, kind=kind)
         case _:
             return After(counted, ping.at, kind="ign")
-    return replace(after, health=_with_deadline(monitor, after.health, due))
+    answered = replace(after.health, expected_after=_answered(monitor, before, after.health, ping))
+    return replace(after, health=_with_deadline(monitor, answered, due))
 
 
 def silence(monitor: Monitor, before: Health, due: Due | None, now: datetime) -> Iterator[After]:
@@ -133,6 +137,12 @@ def resumed(before: Health, now: datetime) -> After:
     return After(after, now, Flip(now, "paused", "new", "resume"))
 
 
+def awaiting(monitor: Monitor, before: Health, due: Due | None, since: datetime | None) -> Health:
+    """Of our own job: its instants after `since` are awaited, whether or not it ever ran; None: none are."""
+    after = None if since is None else max(since, before.expected_after or since)
+    return _with_deadline(monitor, replace(before, expected_after=after), due)
+
+
 def redefined(monitor: Monitor, before: Health, due: Due | None) -> Health:
     """The health under a definition that has changed: its deadline is another."""
     return _with_deadline(monitor, before, due)
@@ -155,6 +165,23 @@ def _meaning(monitor: Monitor, before: Health, ping: Ping) -> PingKind:
         if any(word.strip() in text for word in words.split(",") if word.strip()):
             return kind
     return "fail" if monitor.fail_by_default else "ign"
+
+
+def _noted(monitor: Monitor, before: Health, ping: Ping) -> Health:
+    """A note: a sign of life, or word that the run is given up."""
+    if not ping.gives_up:
+        return replace(before, runs=_alive(monitor, before.runs, ping))
+    return replace(before, runs=tuple(run for run in before.runs if run.rid != ping.rid))
+
+
+def _answered(monitor: Monitor, before: Health, after: Health, ping: Ping) -> datetime | None:
+    """After when the next ping is awaited. Our own job says which instant it answers, if any are awaited;
+    whoever else pings, answers what was due until then."""
+    if monitor.job_id is None:
+        return after.expected_after
+    if ping.due_at is None or before.expected_after is None:
+        return before.expected_after
+    return max(before.expected_after, ping.due_at)
 
 
 def _begun(runs: tuple[OpenRun, ...], ping: Ping) -> tuple[OpenRun, ...]:
@@ -209,6 +236,9 @@ def _counted(monitor: Monitor, before: Health, due: Due | None, begun: OpenRun |
         return False
     if begun is not None:
         return begun.overdue
+    if monitor.job_id is not None:
+        heard = before.expected_after
+        return ping.due_at is not None and heard is not None and ping.due_at <= heard
     if before.expected_after is None or before.expected_after == before.last_ping_at:
         return False
     following = _awaited(monitor, before, due)
@@ -233,8 +263,10 @@ def _overrun(monitor: Monitor, before: Health, due: Due | None, at: datetime) ->
     return After(_with_deadline(monitor, health, due), at, flip, failure=reason)
 
 
-def _after_run(monitor: Monitor, before: Health, at: datetime) -> datetime:
+def _after_run(monitor: Monitor, before: Health, at: datetime) -> datetime | None:
     """Since when a ping is awaited once a run took too long: from then on, if none was while it worked."""
+    if monitor.job_id is not None and before.expected_after is None:
+        return None
     if before.expected_after is None or _at_work(monitor, before):
         return at
     return before.expected_after
@@ -247,7 +279,7 @@ def _one_more(ends: str, end: str) -> str:
 def _with_deadline(monitor: Monitor, health: Health, due: Due | None) -> Health:
     """When something is over: the time of the next ping, or of a run that has begun."""
     ends = [_run_deadline(monitor, run) for run in health.runs if not run.overdue]
-    is_awaited = health.status == "up" or (health.status == "down" and not failing(monitor, health))
+    is_awaited = health.status in _AWAITING or (health.status == "down" and not failing(monitor, health))
     expected = _awaited(monitor, health, due) if is_awaited and not _at_work(monitor, health) else None
     if expected is not None:
         ends.append(expected + timedelta(seconds=monitor.grace_seconds))

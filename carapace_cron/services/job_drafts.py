@@ -89,7 +89,8 @@ def instant(text: str | None, field: str) -> datetime | None:
 
 
 def _known(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with the schedule under its own name. Raises `InvalidValue` for a name that no job has."""
+    """`data` with the schedule under its own name, and a monitor that is switched on as one with all its
+    defaults. Raises `InvalidValue` for a name that no job has."""
     for name in data:
         if name not in _WIRE_NAMES:
             raise _unknown(name)
@@ -99,6 +100,8 @@ def _known(data: Mapping[str, Any]) -> dict[str, Any]:
         if known.setdefault("schedule", expression) != expression and expression is not None:
             message = "schedule and cronExpression are two names of one field and differ: give one of them"
             raise InvalidValue(message, field="cronExpression")
+    if isinstance(switch := known.get("monitor"), bool):
+        known["monitor"] = {} if switch else None
     return known
 
 

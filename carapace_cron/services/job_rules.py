@@ -10,6 +10,7 @@ from carapace_cron.clock import Clock
 from carapace_cron.errors import AddressNotAllowed, Conflict, InvalidValue
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
+from carapace_cron.model.monitor import JobMonitor
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule import Schedule
 from carapace_cron.services.schedules import Schedules, just_before, naming
@@ -62,7 +63,17 @@ class JobRules:
             expected = "expected a public host, or one that the operator allows (URL_ALLOW)"
             raise AddressNotAllowed(f"{error}: {expected}", field=error.field) from error
         self._channels.check(draft.channel_id, tenant)
+        if draft.monitor is not None:
+            self._check_told(draft.monitor, tenant)
         return schedule
+
+    def _check_told(self, monitor: JobMonitor, tenant: str) -> None:
+        told = [*monitor.channels, *(channel for one in monitor.reminders for channel in one.channels)]
+        for channel_id in told:
+            try:
+                self._channels.check(channel_id, tenant)
+            except InvalidValue as error:
+                raise InvalidValue(str(error), field="monitor") from error
 
     def check_window(self, policy: JobPolicy, schedule: Schedule) -> None:
         """Raises `InvalidValue` unless an instant lies between startAt and endAt."""

@@ -65,7 +65,9 @@ def changed(before: Monitor | None, after: Monitor | None) -> tuple[dict[str, An
 def same_in(names: Sequence[str], policy: MonitorPolicy) -> Callable[[Monitor], bool]:
     """Whether a monitor has the values of `policy` in the fields of these names."""
     fields = [_field_of(name) for name in names]
-    return lambda monitor: all(getattr(monitor, field) == getattr(policy, field) for field in fields)
+    return lambda monitor: monitor.job_id is None and all(
+        getattr(monitor, field) == getattr(policy, field) for field in fields
+    )
 
 
 def asked_on_ping(slug: str, asked: Mapping[str, str]) -> MonitorPolicy:

@@ -11,7 +11,6 @@ from carapace_cron.model.monitor import Flip, Health
 from carapace_cron.model.record import instant_text
 from carapace_cron.monitors.alarm import Alarm
 
-
 _KEPT_BACK = {"tenant", "ping_secret"}
 _FIRST = ("id", "userId", "name", "slug")
 

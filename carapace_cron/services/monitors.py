@@ -172,7 +172,7 @@ class MonitorDesk:
     ) -> Watched:
         """Change a definition by JSON Merge Patch (RFC 7396): null sets a field back to its default."""
         require(actor, "monitors")
-        before = await self._find(actor, monitor_id)
+        before = await self._find_own(actor, monitor_id)
         self._checked(actor.tenant, draft(patched(before.monitor, updates)))
 
         def change(one: Watched) -> Change:
@@ -203,7 +203,7 @@ class MonitorDesk:
     async def delete(self, actor: Actor, monitor_id: str) -> Watched:
         """Gone with its history; as it was."""
         require(actor, "monitors")
-        before = await self._find(actor, monitor_id)
+        before = await self._find_own(actor, monitor_id)
         event = self._event(actor, before.monitor, "monitor.deleted", before.monitor, None)
         removed = await self._watchlist.remove(before.monitor.id, event)
         if removed is None:
@@ -327,6 +327,14 @@ class MonitorDesk:
             raise _none_such(monitor_id)
         return one
 
+    async def _find_own(self, actor: Actor, monitor_id: str) -> Watched:
+        """The monitor, if the caller may change it. Raises `Conflict` for one that follows a job."""
+        one = await self._find(actor, monitor_id)
+        if one.monitor.job_id is not None:
+            message = f"this monitor follows the job {one.monitor.job_id}: change the job instead"
+            raise Conflict(message, field="monitorId")
+        return one
+
     def _checked(self, tenant: str, policy: MonitorPolicy) -> MonitorPolicy:
         """The policy, if each field of it will do. Raises `InvalidValue`, naming the first that will not."""
         self._check_rhythm(policy)
@@ -385,7 +393,7 @@ class MonitorDesk:
             event = None if after.flip is None else self._event(actor, one.monitor, action, None, None)
             return Change(now, after=after, event=event)
 
-        found = await self._find(actor, monitor_id)
+        found = await self._find_own(actor, monitor_id)
         return await self._change(found.monitor.id, change)
 
     async def _change(self, monitor_id: str, decide: Callable[[Watched], Change]) -> Watched:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from carapace_cron.ids import job_monitor_id
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Run
@@ -34,6 +35,8 @@ def job_view(job: Job, standing: Standing, next_at: datetime | None) -> dict[str
         view["lastStatus"] = standing.last_status
     if standing.last_error is not None:
         view["lastError"] = standing.last_error
+    if job.monitor is not None:
+        view["monitorId"] = job_monitor_id(job.id)
     if next_at is not None:
         view["nextExecutionAt"] = instant_text(next_at)
     return view

@@ -167,6 +167,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
      "found 21"),
     ({"notify": "sometimes"}, "notify",
      'bad notify "sometimes": expected "always", "failure", "change" or "never"'),
+    ({"monitor": "on"}, "monitor", 'bad monitor "on": expected an object'),
+    ({"monitor": {"graceSeconds": 59}}, "monitor.graceSeconds",
+     "bad monitor.graceSeconds 59: expected at least 60"),
+    ({"monitor": {"channels": ["nowhere"]}}, "monitor",
+     'unknown channel "nowhere": expected one of gateway'),
     ({"http": []}, "http", "bad http []: expected an object"),
     ({"http": {"method": "get"}}, "http.method",
      'bad http.method "get": expected "GET", "HEAD", "POST", "PUT", "PATCH" or "DELETE"'),
@@ -247,6 +252,12 @@ FULL: dict[str, Any] = {
     "deleteAfterRun": True,
     "tags": ["daily", "team:ops", "v1.2_x-y"],
     "notify": "change",
+    "monitor": {
+        "graceSeconds": 120, "maxRunSeconds": 900, "channels": ["gateway"], "notify": ["down", "late"],
+        "reminders": [{"everySeconds": 3600, "channels": []}], "failuresBeforeAlert": 2,
+        "failureRate": {"failures": 2, "of": 3}, "minIntervalSeconds": 60,
+        "maintenance": [{"days": ["sun"]}], "quiet": [{"from": "22:00", "until": "06:00"}],
+    },
     "http": {
         "method": "POST", "headers": {"X-Team": "ops"}, "body": '{"a": 1}', "expectStatus": [200, 204],
     },
@@ -285,7 +296,10 @@ async def test_the_defaults_are_those_of_the_original(api: Any) -> None:
         "revision": 1,
     }
     assert {name: job[name] for name in expected} == expected
-    not_set = {"startAt", "endAt", "holidays", "maxRuns", "http", "idempotencyKey", "pausedReason"}
+    not_set = {
+        "startAt", "endAt", "holidays", "maxRuns", "http", "idempotencyKey", "pausedReason", "monitor",
+        "monitorId",
+    }  # fmt: skip
     assert not not_set & set(job)
 
 

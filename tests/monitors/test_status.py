@@ -9,6 +9,7 @@ import pytest
 from support.monitor_day import NOON, OTHER_RID, RID, Day, minutes
 
 from carapace_cron.model.monitor import Health, PingKind, Status
+from carapace_cron.monitors import status
 
 STATUSES: dict[Status, list[tuple[str, float]]] = {  # how to get there by minute 0
     "new": [],
@@ -434,3 +435,52 @@ class TestSchedules:
         day = Day(period_seconds=None)
         day.ping("success", 0)
         assert minutes(day.health.deadline) == 24 * 60 + 10
+
+
+class TestOurOwnJobs:
+    """Their pings say which instant they answer; from the first one on each is awaited."""
+
+    def day(self, **fields: Any) -> Day:
+        day = Day(schedule="0 * * * *", job_id="job_1", max_run_seconds=7200, **fields)
+        day.health = status.awaiting(day.monitor, day.health, day.due, NOON)
+        return day
+
+    def test_the_first_instant_is_awaited(self) -> None:
+        day = self.day()
+        assert [day.shown(at) for at in (59, 60, 70)] == ["new", "late", "down"]
+        day.until(100)
+        assert day.told() == [(70, "new", "down", "timeout")]
+
+    def test_an_end_answers_its_own_instant_and_no_later_one(self) -> None:
+        day = self.day()
+        day.ping("start", 60, rid=RID, due_at=NOON + timedelta(minutes=60))
+        day.ping("success", 125, rid=RID, due_at=NOON + timedelta(minutes=60))
+        assert minutes(day.health.deadline) == 130, "the next was due at 120"
+
+    def test_what_answers_no_instant_moves_no_deadline(self) -> None:
+        day = self.day()
+        day.ping("start", 61, rid=OTHER_RID)
+        assert day.shown(65) == "new", "while it works nothing else is awaited"
+        day.ping("success", 62, rid=OTHER_RID)
+        assert minutes(day.health.deadline) == 70
+
+    def test_a_run_that_is_given_up_is_waited_for_no_more(self) -> None:
+        day = self.day()
+        day.ping("start", 60, rid=RID, due_at=NOON + timedelta(minutes=60))
+        day.ping("log", 65, rid=RID, due_at=NOON + timedelta(minutes=60), gives_up=True)
+        assert not day.health.started and day.health.status == "new"
+        assert minutes(day.health.deadline) == 130
+
+    def test_nothing_is_awaited_of_a_job_that_is_over(self) -> None:
+        day = self.day()
+        day.health = status.awaiting(day.monitor, day.health, day.due, None)
+        day.ping("start", 60, rid=RID, due_at=NOON + timedelta(minutes=60))
+        day.until(180)
+        assert day.told() == [(180, "new", "down", "run")] and day.health.deadline is None
+
+    def test_a_missed_instant_that_was_heard_as_silence_is_one_failure(self) -> None:
+        day = self.day(failures_before_alert=3)
+        day.ping("fail", 75, due_at=NOON + timedelta(minutes=60))
+        assert day.health.failures_in_row == 1
+        day.ping("fail", 130, due_at=NOON + timedelta(minutes=120))
+        assert day.health.failures_in_row == 2
