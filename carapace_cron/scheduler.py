@@ -376,8 +376,10 @@ class Scheduler:
         plans = [self._plan(member, instants, now, None) for member, instants in settled]
         answers = await self._write(plans, now)
         done = [answer is None or answer.in_force or answer.is_over for answer in answers]
-        recorded = {id(one) for one, is_done in zip(settled, done, strict=True) if is_done}
-        self._settled = [one for one in self._settled if id(one) not in recorded]
+        early = [one for one, is_done in zip(settled, done, strict=True) if not is_done]
+        tried = {id(one) for one in settled}
+        others = [one for one in self._settled if id(one) not in tried]
+        self._settled = others + early  # so that the others have their turn first
 
     async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
         """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
@@ -546,9 +548,9 @@ class Scheduler:
         return self._members.get(member.job_id) is member
 
     def _idle_seconds(self) -> float:
-        if self._behind or len(self._settled) > PLANS_PER_WRITE:
+        if self._behind:
             return 0.0
-        longest = OUTDATED_SECONDS if self._outdated else MAX_SLEEP_SECONDS
+        longest = OUTDATED_SECONDS if self._outdated or self._settled else MAX_SLEEP_SECONDS
         if not self._heap:
             return longest
         return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), longest)
