@@ -212,7 +212,9 @@ class House:
         dead = [task.get_name() for task in self._loops if task.done()]
         if dead:
             return f"the {dead[0]} has stopped"
-        return None if self._scheduler.trouble is None else "due jobs wait: the ledger cannot be written"
+        if self._scheduler.trouble is not None:
+            return "due jobs wait: the ledger cannot be written"
+        return None if self.watch.watchman.trouble is None else "monitors wait: the ledger cannot be used"
 
     async def _open_keepers(self) -> None:
         """Floor 4: the ledger and the job store."""
@@ -313,9 +315,6 @@ class House:
         self.deliveries = DeliveryDesk(self._deliveries, clock, wake=self._ledger.ended.set)
         self.channels = ChannelDesk(self._channels, self._courier, clock)
         self.tokens = TokenDesk(self.token_store, clock)
-        self.status = StatusReport(
-            self._store, self._ledger, self._scheduler, self._board, warnings=self._warnings
-        )
         self.watch = WatchWing(
             self._database,
             clock,
@@ -325,6 +324,15 @@ class House:
             metrics=self._metrics,
         )
         self.monitors = self.watch.monitors
+        self.status = StatusReport(
+            self._store,
+            self._ledger,
+            self._scheduler,
+            self._board,
+            self.watch.watchlist,
+            self.watch.watchman,
+            warnings=self._warnings,
+        )
         self.metrics = MetricsReport(
             self._metrics,
             self._database,

@@ -31,7 +31,7 @@ class WatchWing:
         metrics: Metrics,
     ) -> None:
         """`notices_wait` wakes the courier."""
-        watchlist = Watchlist(database, self._settled)
+        self.watchlist = watchlist = Watchlist(database, self._settled)
         self._notices_wait = notices_wait
         self.watchman = Watchman(watchlist, clock)
         self.pings = PingBook(Pings(database, self._settled), metrics)

@@ -152,6 +152,12 @@ def count(connection: sa.Connection, tenant: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def count_by_status(connection: sa.Connection, tenant: str, user_id: str) -> dict[str, int]:
+    of_user_ = (monitors.c.tenant == tenant, monitors.c.user_id == user_id)
+    query = sa.select(monitors.c.status, sa.func.count()).where(*of_user_).group_by(monitors.c.status)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def insert(connection: sa.Connection, one: Watched) -> None:
     """Raises `IntegrityError` when another monitor of the user has its slug."""
     made = {"created_at": one.monitor.created_at}

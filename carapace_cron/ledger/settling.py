@@ -75,17 +75,16 @@ class Settling:
         """`after`: what became of the monitor; None: nothing, but its alarm may have something to say by now.
         `ping`: what told it."""
         one = self[monitor_id]
-        before = one.health
-        if after is not None:
-            one = one.with_health(after.health)
-            self._note_flip(monitor_id, after.flip, now)
-        case = self._case(one, now)
-        verdict = consider(case, one.alarm, before, after)
-        if verdict.said and self._parent_is_down(one, now):
-            verdict = consider(replace(case, parent_is_down=True), one.alarm, before, after)
+        health = one.health if after is None else after.health
+        case = Case(one.monitor, health, one.due, now, maintenance=one.maintenance, quiet=one.quiet)
+        verdict = consider(case, one.alarm, one.health, after)
+        if verdict.said and self._parent_is_down(one.monitor, now):
+            verdict = consider(replace(case, parent_is_down=True), one.alarm, one.health, after)
         for saying in verdict.said:
             self._tell(case, saying, after, ping)
-        self.replace(replace(one, alarm=verdict.alarm, look_at=verdict.look_at))
+        if after is not None:
+            self._note_flip(monitor_id, after.flip, now)
+        self.replace(replace(one, health=health, alarm=verdict.alarm, look_at=verdict.look_at))
 
     def redefine(self, monitor: Monitor) -> None:
         """Give a monitor another definition, and the deadlines that follow from it. Raises as
@@ -135,12 +134,9 @@ class Settling:
         if flip.before == "down":
             self._well[monitor_id] = now
 
-    def _case(self, one: Watched, now: datetime) -> Case:
-        return Case(one.monitor, one.health, one.due, now, maintenance=one.maintenance, quiet=one.quiet)
-
-    def _parent_is_down(self, one: Watched, now: datetime) -> bool:
+    def _parent_is_down(self, monitor: Monitor, now: datetime) -> bool:
         """Those that this transaction changes count as they are by now."""
-        parents = one.monitor.depends_on
+        parents = monitor.depends_on
         others = find(self._connection, [parent for parent in parents if parent not in self])
         known = [self[parent] for parent in parents if parent in self] + list(others.values())
         return any(parent.shown(now) == "down" for parent in known)

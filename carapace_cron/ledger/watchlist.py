@@ -109,6 +109,10 @@ class Watchlist:
         """All monitors of a user, in the order of their creation."""
         return await self._database.read(lambda c: monitors.of_user(c, tenant, user_id))
 
+    async def count_by_status(self, tenant: str, user_id: str) -> dict[str, int]:
+        """How many monitors of a user are up, down, …, as far as anybody looked."""
+        return await self._database.read(lambda c: monitors.count_by_status(c, tenant, user_id))
+
 
 def _add(
     connection: sa.Connection,

@@ -99,8 +99,8 @@ def pinged(monitor: Monitor, before: Health, due: Due | None, ping: Ping) -> Aft
             after = After(_noted(monitor, counted, ping), ping.at, kind=kind)
         case _:
             return After(counted, ping.at, kind="ign")
-    answered = replace(after.health, expected_after=_answered(monitor, before, after.health, ping))
-    return replace(after, health=_with_deadline(monitor, answered, due))
+    health = after.health if monitor.job_id is None else _answered(before, after.health, ping)
+    return replace(after, health=_with_deadline(monitor, health, due))
 
 
 def silence(monitor: Monitor, before: Health, due: Due | None, now: datetime) -> Iterator[After]:
@@ -174,14 +174,13 @@ def _noted(monitor: Monitor, before: Health, ping: Ping) -> Health:
     return replace(before, runs=tuple(run for run in before.runs if run.rid != ping.rid))
 
 
-def _answered(monitor: Monitor, before: Health, after: Health, ping: Ping) -> datetime | None:
-    """After when the next ping is awaited. Our own job says which instant it answers, if any are awaited;
-    whoever else pings, answers what was due until then."""
-    if monitor.job_id is None:
-        return after.expected_after
-    if ping.due_at is None or before.expected_after is None:
-        return before.expected_after
-    return max(before.expected_after, ping.due_at)
+def _answered(before: Health, after: Health, ping: Ping) -> Health:
+    """Our own job says which instant it answers, if any are awaited; whoever else pings, answers all that
+    were due until then."""
+    awaited = before.expected_after
+    if awaited is not None and ping.due_at is not None:
+        awaited = max(awaited, ping.due_at)
+    return replace(after, expected_after=awaited)
 
 
 def _begun(runs: tuple[OpenRun, ...], ping: Ping) -> tuple[OpenRun, ...]:

@@ -11,8 +11,10 @@ from carapace_cron.job_index import Entry
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.runs import Runs
 from carapace_cron.ledger.tokens import OPERATOR_TENANT
+from carapace_cron.ledger.watchlist import Watchlist
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
+from carapace_cron.monitors.watchman import Watchman
 from carapace_cron.schedule.zone import tzdata_version
 from carapace_cron.scheduler import Scheduler
 from carapace_cron.services.access import require, user_of
@@ -30,12 +32,16 @@ class StatusReport:
         runs: Runs,
         scheduler: Scheduler,
         board: Board,
+        watchlist: Watchlist,
+        watchman: Watchman,
         warnings: Callable[[], Sequence[str]],
     ) -> None:
         self._store = store
         self._runs = runs
         self._scheduler = scheduler
         self._board = board
+        self._watchlist = watchlist
+        self._watchman = watchman
         self._warnings = warnings
 
     async def of(self, actor: Actor, user_id: str | None = None) -> dict[str, Any]:
@@ -58,8 +64,12 @@ class StatusReport:
             "nextExecutionAt": instant_text(min(due)) if due else None,
             "schedulerLagSeconds": round(self._scheduler.overdue_seconds(), 3),
             "lastPassAt": _text(self._scheduler.last_pass_at),
+            "lastWatchAt": _text(self._watchman.last_look_at),
             "tzdataVersion": tzdata_version(),
         }
+        if actor.may("monitors:read"):
+            monitors = await self._watchlist.count_by_status(actor.tenant, user)
+            report |= {"totalMonitors": sum(monitors.values()), "downMonitors": monitors.get("down", 0)}
         operates = actor.is_admin and actor.tenant == OPERATOR_TENANT
         return {**report, "warnings": list(self._warnings())} if operates else report
 

@@ -306,6 +306,18 @@ class TestTheWatch:
             refusal = await watched.api.refusal("deliveries.resend", [delivery["id"]], who=who)
             assert refusal["code"] == code, who
 
+    async def test_the_status_counts_them_for_those_who_may_see_them(self, watched: Watched) -> None:
+        made = await watched.create()
+        await watched.create()
+        await watched.ping(made["id"], "/fail")
+        token = await watched.api.data(
+            "tokens.create", ["acme", "alice", ["jobs:read", "monitors:read"]], who="ada"
+        )
+        report = await watched.api.data("status", who=token["token"])
+        assert (report["totalMonitors"], report["downMonitors"]) == (2, 1)
+        assert report["lastWatchAt"] == "2026-01-30T12:00:00Z"
+        assert "totalMonitors" not in await watched.api.data("status", who="reader")
+
     async def test_pages_show_each_monitor_once(self, watched: Watched) -> None:
         ids = []
         for number in range(5):
