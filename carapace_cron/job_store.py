@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from carapace_cron import errors
 from carapace_cron.clock import Clock
+from carapace_cron.ids import is_job_id
 from carapace_cron.job_document import PREFIX, fate, id_in, key_of, read, written
 from carapace_cron.job_index import Entry, JobIndex, entry_of
 from carapace_cron.model.job import Job
@@ -31,6 +32,7 @@ PARSED = 512  # jobs kept parsed: what is in use just now; about 2 MB
 FETCHES = 16  # objects fetched at once: the S3 client is busy with that many, more only wait
 TRIES = 60  # of one change; each round of a contest lets one writer through, so it outlasts as many writers
 FIRST_WAIT_SECONDS = 0.02
+DOUBT_SECONDS = 120.0  # by then an unanswered write has been done, or never will be
 LONGEST_WAIT_SECONDS = 0.3  # on average half of it: a contest is given up after some ten seconds
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class JobStore:
         self._confirm: Confirm = _confirmed
         self._writing: set[asyncio.Task[Any]] = set()
         self._changed = 0  # objects that differ from the snapshot
+        self._doubtful: dict[str, float] = {}  # job id → when (monotonic) a write of it was left unanswered
 
     # Reading: memory only.
 
@@ -286,6 +289,19 @@ class JobStore:
         tombstones = len(self._index) - live
         return LoadReport(live, tombstones, len(self._set_aside), from_snapshot, len(to_fetch))
 
+    async def look(self, job_id: str) -> None:
+        """Bring memory up to the store for one job, which another process may have changed a moment ago."""
+        if is_job_id(job_id):
+            async with self._lock(job_id):
+                await self._reread(key_of(job_id))
+
+    async def clear_doubts(self) -> None:
+        """Look again at jobs of which a write may have been done or not: it may still arrive for a while."""
+        for job_id, since in list(self._doubtful.items()):
+            await self.look(job_id)
+            if self._clock.monotonic() - since > DOUBT_SECONDS:
+                self._doubtful.pop(job_id, None)
+
     async def refresh(self) -> RefreshReport:
         """Find out what other processes changed: one listing, then a read of each difference."""
         listed = {one.key: one.etag async for one in self._objects.list(PREFIX)}
@@ -413,11 +429,14 @@ class JobStore:
                 self._tell(write.id, None if write.deleted_at else write)
                 await self._confirm(write, True)
             return True
+        if isinstance(outcome, Unknown):
+            self._doubtful[write.id] = self._clock.monotonic()
         await self._reread(key_of(write.id))
         entry = self._index.get(write.id)
         done = fate(write, None if entry is None else self._job(entry))
         if done is None and isinstance(outcome, Unknown):
             raise _unsure(write.id, outcome.reason)
+        self._doubtful.pop(write.id, None)
         return bool(done)
 
     async def _reread(self, key: str) -> None:

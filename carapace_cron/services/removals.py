@@ -61,6 +61,7 @@ class Removals:
         Deleting it again is fine, and completes a deletion that failed half way.
         """
         require(actor, "jobs:write")
+        await self._store.look(job_id)  # another gateway may have restored it
         job = self._find_buried(actor, job_id) or self._jobs.find(actor, job_id)
         await self.remove(job.id, f"the job was deleted by {actor.user}", by=actor.user)
 
@@ -114,6 +115,7 @@ class Removals:
         """
         require(actor, "jobs:write")
         async with self._locks.setdefault(job_id, asyncio.Lock()):
+            await self._store.look(job_id)  # another gateway may have deleted it
             try:
                 return self._jobs.get(actor, job_id)
             except NotFound:

@@ -228,6 +228,7 @@ class Upkeep:
 
     async def _settle(self) -> None:
         """What has to happen to jobs that are finished, done or deleted; each step survives by itself."""
+        await self._survive(self._store.clear_doubts)
         await self._survive(self._register.catch_up)
         await self._survive(self._recount)
         await self._survive(self._tell_expired)

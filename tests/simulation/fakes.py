@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from random import Random
@@ -258,7 +259,8 @@ class SimulatedObjects:
         outcome = await self._service.call(work, failed=Unknown)
         if isinstance(outcome, Unknown) and self._service.dice.random() < 0.5:
             # As HTTP clients do: the same request again. The answer then is about the second one only.
-            outcome = await self._service.call(lambda: self._echo(key, if_match, body), failed=Unknown)
+            with suppress(Unavailable):
+                outcome = await self._service.call(lambda: self._echo(key, if_match, body), failed=Unknown)
         return outcome
 
     def _echo(self, key: str, if_match: str | None, body: bytes) -> WriteOutcome:

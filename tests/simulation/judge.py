@@ -1,8 +1,7 @@
 """The judge of a story: it reads what an outside witness saw and the last answers of the API, and no code of
-ours. What is due when is worked out here, by plain arithmetic on the simple schedules that stories use.
+ours. See `case` for what it makes of that first.
 
-Every check answers a list of sentences, one a fault; an empty list is what the promises ask for. Times are
-true time, in seconds since the story began, unless a name says `wall`.
+Every check answers a list of sentences, one a fault; an empty list is what the promises ask for.
 """
 
 from __future__ import annotations
@@ -10,278 +9,29 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from .witness import START, Command, Evidence, Trouble, WorkLine
+from .case import Case, Job, View, clock_text, instants, seconds_of
+from .witness import Command, Evidence, WorkLine
 
 GOOD = frozenset({"success", "degraded"})
-ENDED = GOOD | {"failure", "timeout", "cancelled"}
+BAD = frozenset({"failure", "timeout"})
+ENDED = GOOD | BAD | {"cancelled"}
 NOT_RUN = frozenset({"skipped", "missed"})
+OF_THE_SCHEDULE = ("schedule", "catchUp")
 
 SOON = 12.0  # a start this late is on time: the product's 10 s, and a little for the way
-HEARD_WITHIN = 8.0  # by then a gateway has heard of what another one changed
 LEASE = 60.0
-LOOK = 2.0  # a gateway looks at the clock each second
 LATENCY = 2.0  # of a call that goes well, there and back, and of a step after it
-LEAST_BEGINS = 2  # in any story
 STOPPED_WITHIN = 30.0  # from the answer to a cancel until the work has stopped
+SETTLED_WITHIN = 30.0  # by then a gateway has paused or deleted a job that is to be
+LEAST_BEGINS = 2  # in any story
 REASON_RUN = re.compile(r"run_[0-9a-v]{26}")
 REACH = re.compile(r"like every instant from then until (?P<last>\S+Z):")
 SUPERSEDED = re.compile(r"superseded by the instant at (?P<by>\S+Z),")
+DEADLINE = re.compile(r"its deadline, (?P<at>\S+Z), passed before it could start")
 TOO_LATE = re.compile(r"(?P<late>\d+) s late, outside the catch-up window of (?P<window>[0-9.e+]+) s")
-
-
-@dataclass(frozen=True)
-class Definition:
-    """As much of a job as decides what is due and what is done."""
-
-    enabled: bool
-    schedule: str
-    command: str
-
-
-@dataclass(frozen=True)
-class Period:
-    """From then until then one of these definitions was in force; None = there was no such job."""
-
-    since: float
-    until: float
-    may_be: frozenset[Definition | None]
-
-
-@dataclass
-class Wall:
-    """The clock on the wall, which steps."""
-
-    steps: Sequence[tuple[float, float]]  # (since when, which offset)
-
-    def shows(self, at: float) -> float:
-        return at + next(offset for since, offset in reversed(self.steps) if since <= at)
-
-    def furthest(self, at: float) -> float:
-        """The latest that it has shown up to `at`."""
-        ends = [*(since for since, _ in self.steps[1:] if since <= at), at]
-        starts = [since for since, _ in self.steps if since <= at]
-        offsets = [offset for since, offset in self.steps if since <= at]
-        return max(
-            max(start, end) + offset for start, end, offset in zip(starts, ends, offsets, strict=True)
-        )
-
-    @property
-    def earliest(self) -> float:
-        return min(since + offset for since, offset in self.steps)
-
-    def passes(self, wall: float) -> list[float]:
-        """When it came to show `wall`, in its run or in a jump; the first time comes first."""
-        times = []
-        before = self.steps[0][1]
-        ends = [*(since for since, _ in self.steps[1:]), float("inf")]
-        for (since, offset), end in zip(self.steps, ends, strict=True):
-            if before < wall <= since + offset:
-                times.append(since)
-            elif since + offset < wall <= end + offset:
-                times.append(wall - offset)
-            before = end + offset
-        return times
-
-    def steps_within(self, since: float, until: float) -> bool:
-        return any(since <= at <= until for at, _ in self.steps[1:])
-
-    @property
-    def goes_on_a_day(self) -> bool:
-        return any(after - before > 80_000 for (_, before), (_, after) in pairwise(self.steps))
-
-
-def instants(schedule: str, created: float, since: float, until: float) -> Iterator[float]:
-    """The instants of a schedule in (since, until], in wall clock seconds; `created` is the job's anchor."""
-    if schedule.startswith("every "):
-        period = int(schedule.removeprefix("every ").removesuffix("s"))
-        at = created + max((since - created) // period + 1, 1) * period
-        while at <= until:
-            yield at
-            at += period
-        return
-    seconds, minutes = _fields(schedule)
-    minute = since // 60 * 60
-    while minute <= until:
-        if int(minute // 60) % 60 in minutes:
-            yield from (minute + second for second in seconds if since < minute + second <= until)
-        minute += 60
-
-
-def _fields(schedule: str) -> tuple[Sequence[int], frozenset[int]]:
-    """The seconds and the minutes of a cron line whose other fields are stars."""
-    fields = schedule.split()
-    seconds = _values(fields.pop(0)) if len(fields) == 6 else (0,)
-    assert fields[1:] == ["*"] * 4, f"the judge does not know {schedule}"
-    return sorted(seconds), frozenset(_values(fields[0]))
-
-
-def _values(text: str) -> Sequence[int]:
-    if text == "*":
-        return range(60)
-    if text.startswith("*/"):
-        return range(0, 60, int(text.removeprefix("*/")))
-    return [int(value) for value in text.split(",")]
-
-
-@dataclass
-class Job:
-    """A job as its user knows it: what was asked of it, and what the API says of it."""
-
-    name: str
-    policy: Mapping[str, Any]  # as asked for at its creation
-    commands: list[Command]
-    id: str | None = None
-    created: float = 0.0  # wall clock, whole seconds
-    runs: list[Mapping[str, Any]] = field(default_factory=list)
-
-    @cached_property
-    def periods(self) -> list[Period]:
-        return list(_periods(self.commands))
-
-    def definitions(self, since: float, until: float) -> set[Definition | None]:
-        """All that may have been in force at some time in between."""
-        found = (one.may_be for one in self.periods if one.since <= until and since <= one.until)
-        return set().union(*found)
-
-    def schedules(self) -> set[str]:
-        return {one.schedule for period in self.periods for one in period.may_be if one is not None}
-
-
-_DEFINING = ("create", "update", "pause", "resume", "delete")
-
-
-def _periods(commands: Sequence[Command]) -> Iterator[Period]:
-    may_be: frozenset[Definition | None] = frozenset({None})
-    at = 0.0
-    for command in commands:
-        if command.kind not in _DEFINING or command.result == "refused":
-            continue
-        after = frozenset(_after(command, before) for before in may_be)
-        yield Period(at, command.at, may_be)
-        if command.result == "done":
-            assert command.answered_at is not None
-            yield Period(command.at, command.answered_at, may_be | after)
-            may_be, at = _known_after(command, after), command.answered_at
-        else:
-            may_be, at = may_be | after, command.at
-    yield Period(at, float("inf"), may_be)
-
-
-def _after(command: Command, before: Definition | None) -> Definition | None:
-    """What a command makes of a definition, if it is done."""
-    if command.kind == "create":
-        return Definition(True, command.data["schedule"], command.data["command"])
-    if before is None or command.kind == "delete":
-        return None
-    changed = {name: command.data[name] for name in ("schedule", "command") if name in command.data}
-    enabled = {"pause": False, "resume": True}.get(command.kind, before.enabled)
-    return Definition(enabled, **{"schedule": before.schedule, "command": before.command, **changed})
-
-
-def _known_after(command: Command, after: frozenset[Definition | None]) -> frozenset[Definition | None]:
-    """What is in force once a command was answered: there was a job, and an update tells all of it."""
-    if command.kind == "delete":
-        return frozenset({None})
-    if command.kind == "update":
-        answer = command.answer
-        return frozenset({Definition(answer["enabled"], answer["cronExpression"], answer["command"])})
-    return after - {None}
-
-
-class Case:
-    """A evidence, sorted for the judge."""
-
-    def __init__(self, seen: Evidence) -> None:
-        self.seen = seen
-        self.wall = Wall(seen.clock)
-        self.jobs = _jobs(seen)
-        self.by_id = {job.id: job for job in self.jobs.values() if job.id is not None}
-        for run in seen.runs:
-            if run["jobId"] in self.by_id:
-                self.by_id[run["jobId"]].runs.append(run)
-        self.runs = {run["id"]: run for run in seen.runs}
-        self.works: dict[str, list[WorkLine]] = {}
-        for line in seen.works:
-            self.works.setdefault(line.run_id, []).append(line)
-
-    def troubled(self, since: float, until: float, job: Job | None = None) -> bool:
-        """Whether each gateway was in trouble at some time in between, or had not heard of `job`."""
-        return all(
-            any(True for _ in self.troubles(since, until, name))
-            or (job is not None and not self._has_heard(name, job, since))
-            for name in self.seen.gateways
-        )
-
-    def was_seen(self, wall: float, at: float) -> bool:
-        """Whether the clock, having come to `wall` at `at`, stayed beyond it until somebody could look."""
-        later = ((since, since + offset) for since, offset in self.wall.steps if since > at)
-        back = next((since for since, shown in later if shown < wall), None)
-        if back is None:
-            return True
-        ends = [one.until + LOOK + 0.1 for one in self.seen.troubles if at < one.until < back]
-        return any(one < back and not self.troubled(one - LOOK, one) for one in [at + LOOK, *ends])
-
-    def is_news(self, job: Job, wall: float, at: float) -> bool:
-        """Whether the instant `wall`, come at `at`, lies after each change of the job. Where a clock was set
-        back, a job that was made before takes nothing that was over when it was made."""
-        shown = [self.wall.shows(0)]
-        for command in job.commands:
-            if command.kind in _DEFINING and command.at <= at:
-                shown += [self.wall.shows(command.at), self.wall.shows(command.answered_at or command.at)]
-        return wall > max(shown)
-
-    def any_trouble(self, since: float, until: float) -> bool:
-        return any(any(True for _ in self.troubles(since, until, name)) for name in self.seen.gateways)
-
-    def troubles(self, since: float, until: float, gateway: str) -> Iterator[Trouble]:
-        for one in self.seen.troubles:
-            if one.gateway in (None, gateway) and one.since <= until and since <= one.until:
-                yield one
-
-    def _has_heard(self, gateway: str, job: Job, at: float) -> bool:
-        """Whether a gateway knows the newest definition of a job: it made it, or had the time to look."""
-        for command in job.commands:
-            if command.kind not in _DEFINING or command.at > at or command.result == "refused":
-                continue
-            answered = command.answered_at or command.at
-            heard = answered + HEARD_WITHIN
-            if command.gateway != gateway and heard > at:
-                return False
-            looking = (one for one in self.troubles(answered, at, gateway) if "store" in one.what)
-            if command.gateway != gateway and any(one.until + HEARD_WITHIN > at for one in looking):
-                return False
-        return True
-
-
-def _jobs(seen: Evidence) -> dict[str, Job]:
-    jobs: dict[str, Job] = {}
-    for command in seen.commands:
-        if command.kind == "create":
-            jobs[command.job] = Job(command.job, command.data, [])
-        if command.job in jobs:
-            jobs[command.job].commands.append(command)
-            if command.kind == "create" and command.result == "done":
-                _introduce(jobs[command.job], command.answer)
-    for view in seen.jobs:
-        if view["name"] in jobs:
-            _introduce(jobs[view["name"]], view)
-    return jobs
-
-
-def _introduce(job: Job, view: Mapping[str, Any]) -> None:
-    job.id = view["id"]
-    job.created = seconds_of(view["createdAt"]) // 1
-
-
-def seconds_of(instant: str) -> float:
-    """An instant of the API in wall clock seconds since the story began."""
-    return (datetime.fromisoformat(instant) - START).total_seconds()
 
 
 def judge(seen: Evidence) -> list[str]:
@@ -294,80 +44,120 @@ def judge(seen: Evidence) -> list[str]:
         *ill_explained_runs(case),
         *ill_witnessed_works(case),
         *overlapping_works(case),
+        *works_beyond_limits(case),
         *disobeyed_commands(case),
+        *ill_asked_runs(case),
+        *ill_chained_runs(case),
+        *jobs_that_should_have_stopped(case),
         *ill_delivered_notices(case),
         *too_little_work(case),
     ]
 
 
-def broken_answers(case: Case) -> Iterator[str]:
-    for command in case.seen.commands:
-        if command.result == "broken":
-            yield f"{command.kind} of {command.job} at {command.at:.3f} was answered with {command.answer}"
+def _name(job: Job, run: View) -> str:
+    return f"{job.name}: {run['id']} for {clock_text(seconds_of(run['scheduledFor']))}"
 
 
 # Promise 1: each due instant of an enabled job has exactly one record.
 
 
 def instants_without_one_record(case: Case) -> Iterator[str]:
-    known = {job.id for job in case.jobs.values()}
-    for run in case.seen.runs:
-        if run["jobId"] not in known:
-            yield f"run {run['id']} is of an unknown job {run['jobId']}"
+    unknown = {run["jobId"] for run in case.seen.runs} - case.by_id.keys()
+    if len(unknown) > case.unheard_of:
+        yield f"there are runs of jobs that nobody made: {sorted(unknown)}"
     for job in case.jobs.values():
         yield from _records_of(case, job)
 
 
 def _records_of(case: Case, job: Job) -> Iterator[str]:
-    scheduled = [run for run in job.runs if run["trigger"] in ("schedule", "catchUp")]
+    scheduled = [run for run in job.runs if run["trigger"] in (*OF_THE_SCHEDULE, "backfill")]
     records = Counter(seconds_of(run["scheduledFor"]) for run in scheduled)
-    stand_for = [_reach(run) for run in scheduled if _reach(run) is not None]
-    until = case.wall.furthest(case.seen.ended_at)
-    must, may = _due(case, job, until)
+    stand_for = [reach for run in scheduled if (reach := _reach(run)) is not None]
+    must, may = _due(case, job)
+    may |= _backfilled(case, job)
     for at in sorted(must):
-        if at not in records and not any(first <= at < last for first, last in filter(None, stand_for)):
-            yield f"{job.name}: no record for {_text(at)}"
+        if at not in records and not any(first <= at < last for first, last in stand_for):
+            yield f"{job.name}: no record for {clock_text(at)}"
     for at, count in records.items():
         if count > 1:
-            yield f"{job.name}: {count} records for {_text(at)}"
+            yield f"{job.name}: {count} records for {clock_text(at)}"
         if at not in may:
-            yield f"{job.name}: a record for {_text(at)}, which was not due"
+            yield f"{job.name}: a record for {clock_text(at)}, which was not due"
 
 
-def _reach(run: Mapping[str, Any]) -> tuple[float, float] | None:
+def _reach(run: View) -> tuple[float, float] | None:
     """The instants that a record stands for, from the first until before the last."""
     found = REACH.search(run["reason"] or "")
     return None if found is None else (seconds_of(run["scheduledFor"]), seconds_of(found["last"]))
 
 
-def _due(case: Case, job: Job, until: float) -> tuple[set[float], set[float]]:
+def _due(case: Case, job: Job) -> tuple[set[float], set[float]]:
     """The instants that were due for sure, and those that may have been, by what was in force when."""
     must: set[float] = set()
     may: set[float] = set()
+    over_at, last = _may_be_over_at(case, job), _last_of_max_runs(job)
     for schedule in job.schedules():
-        for at in instants(schedule, job.created, case.wall.earliest - 1, until):
-            passes = [one for one in case.wall.passes(at) if one <= case.seen.ended_at]
-            seen = next((one for one in passes if case.was_seen(at, one)), None)
-            if seen is not None and case.is_news(job, at, seen) and _is_due_for_sure(job, at, seen):
-                must.add(at)
-            if any(_may_be_due(job, at, one) for one in passes):
-                may.add(at)
+        until = case.wall.furthest(case.seen.ended_at)
+        for wall in instants(schedule, job.created, case.wall.earliest - 1, until):
+            passes = [one for one in case.wall.passes(wall) if one <= case.seen.ended_at]
+            seen = next((one for one in passes if case.was_seen(wall, one)), None)
+            in_time = seen is not None and seen < over_at and wall <= last
+            if seen is not None and in_time and _is_due_for_sure(case, job, wall, seen):
+                must.add(wall)
+            if any(_may_be_due(job, wall, one) for one in passes):
+                may.add(wall)
     return must, may
 
 
-def _is_due_for_sure(job: Job, wall: float, at: float) -> bool:
+def _is_due_for_sure(case: Case, job: Job, wall: float, at: float) -> bool:
     found = [one.may_be for one in job.periods if one.since <= at <= one.until]
-    return all(_due_under(definition, job, wall) for may_be in found for definition in may_be)
+    certain = all(job.is_due(definition, wall) for may_be in found for definition in may_be)
+    return certain and case.is_news(job, wall, at)
 
 
 def _may_be_due(job: Job, wall: float, at: float) -> bool:
-    return any(_due_under(definition, job, wall) for definition in job.definitions(at - 1, at + 1))
+    return any(job.is_due(definition, wall) for definition in job.definitions(at - 1, at + 1))
 
 
-def _due_under(definition: Definition | None, job: Job, wall: float) -> bool:
-    if definition is None or not definition.enabled:
-        return False
-    return any(True for _ in instants(definition.schedule, job.created, wall - 1, wall))
+def _last_of_max_runs(job: Job) -> float:
+    """The instant with which the job has had as many runs as it may."""
+    ran = sorted(
+        seconds_of(run["scheduledFor"])
+        for run in job.runs
+        if run["trigger"] in OF_THE_SCHEDULE and run["status"] not in NOT_RUN
+    )
+    most = job.policy.get("maxRuns")
+    return ran[most - 1] if most is not None and len(ran) >= most else float("inf")
+
+
+def _may_be_over_at(case: Case, job: Job) -> float:
+    """From when on the gateway may have paused or deleted the job by itself."""
+    ends = [float("inf")]
+    if job.policy.get("deleteAfterRun"):
+        ends += [at for run in job.runs if _counts_as_done(run) for at in case.ended_at(run)[:1]]
+    most = job.policy.get("pauseAfterFailures")
+    if most is not None:
+        bad = sorted(at for run in job.runs if run["status"] in BAD for at in case.ended_at(run)[:1])
+        ends += bad[most - 1 : most]
+    return min(ends)
+
+
+def _counts_as_done(run: View) -> bool:
+    """Whether it is a run after which a job with deleteAfterRun is deleted."""
+    return run["trigger"] in (*OF_THE_SCHEDULE, "chain") and run["status"] not in NOT_RUN
+
+
+def _backfilled(case: Case, job: Job) -> set[float]:
+    """The instants that may have been asked for by a backfill."""
+    found: set[float] = set()
+    for command in job.commands:
+        if command.kind == "backfill" and command.result != "refused":
+            since, until = (seconds_of(command.data[name]) for name in ("since", "until"))
+            definitions = job.definitions(command.at, command.answered_at or command.at + LEASE)
+            for schedule in {one.schedule for one in definitions if one is not None}:
+                asked = instants(schedule, job.created, since - 1, until)
+                found.update(at for at in asked if since <= at < until)
+    return found
 
 
 # Each record has an end, and a reason that can be checked.
@@ -380,18 +170,14 @@ def ill_explained_runs(case: Case) -> Iterator[str]:
                 yield f"{_name(job, run)} {fault}"
 
 
-def _name(job: Job, run: Mapping[str, Any]) -> str:
-    return f"{job.name}: {run['id']} for {_text(seconds_of(run['scheduledFor']))}"
-
-
-def _ill_explained(case: Case, job: Job, run: Mapping[str, Any]) -> Iterator[str]:
+def _ill_explained(case: Case, job: Job, run: View) -> Iterator[str]:
     status, reason = run["status"], run["reason"]
     if status not in ENDED | NOT_RUN:
         yield f"has not ended: {status}"
         return
     if run["finishedAt"] is None:
         yield f"is {status} without an end"
-    if status in NOT_RUN and (not reason or run["attempt"] or case.works.get(run["id"], [])):
+    if status in NOT_RUN and (not reason or run["attempt"] or case.works.get(run["id"])):
         yield f"is {status} with reason {reason!r} after {run['attempt']} attempts"
     elif status == "skipped":
         yield from _ill_skipped(case, job, run)
@@ -401,29 +187,37 @@ def _ill_explained(case: Case, job: Job, run: Mapping[str, Any]) -> Iterator[str
         yield "is cancelled, and nobody says why"
 
 
-def _ill_skipped(case: Case, job: Job, run: Mapping[str, Any]) -> Iterator[str]:
+def _ill_skipped(case: Case, job: Job, run: View) -> Iterator[str]:
     if job.policy["overlap"] != "skip":
         yield f"is skipped although overlap is {job.policy['overlap']}"
     named = REASON_RUN.search(run["reason"])
     other = None if named is None else case.runs.get(named[0])
-    if other is None or other["jobId"] != run["jobId"] or other["status"] in NOT_RUN:
+    if other is None or other["jobId"] != run["jobId"] or not _was_alive(other):
         yield f"is skipped for what is no run of the job: {run['reason']}"
         return
-    ended, skipped = (case.wall.passes(seconds_of(one["finishedAt"])) for one in (other, run))
+    ended, skipped = case.ended_at(other), case.ended_at(run)
     if ended and skipped and ended[-1] < skipped[0] - LATENCY and not case.any_trouble(ended[-1], skipped[0]):
         yield f"is skipped for a run that had ended: {run['reason']}"
 
 
-def _ill_missed(case: Case, job: Job, run: Mapping[str, Any]) -> Iterator[str]:
+def _was_alive(run: View) -> bool:
+    """Whether it stood in the queue, at least: one that came to its deadline there is missed."""
+    return run["status"] not in NOT_RUN or DEADLINE.search(run["reason"] or "") is not None
+
+
+def _ill_missed(case: Case, job: Job, run: View) -> Iterator[str]:
     due = seconds_of(run["scheduledFor"])
     passes = case.wall.passes(due)
-    if passes and not any(_is_excused(case, job, at) for at in passes):
+    deadline = DEADLINE.search(run["reason"])
+    if deadline is not None:
+        if seconds_of(deadline["at"]) > seconds_of(run["finishedAt"]) or run["deadlineAt"] != deadline["at"]:
+            yield f"is missed before its deadline: {run['reason']}"
+    elif passes and not any(case.troubled(at - 1, at + SOON, job) for at in passes):
         yield f"is missed although nothing was wrong: {run['reason']}"
     superseded = SUPERSEDED.search(run["reason"])
     if superseded is not None:
         by = seconds_of(superseded["by"])
-        newer = [one for one in job.runs if seconds_of(one["scheduledFor"]) == by]
-        if by <= due or not newer:
+        if by <= due or not any(seconds_of(one["scheduledFor"]) == by for one in job.runs):
             yield f"is missed for an instant that is none: {run['reason']}"
     late = TOO_LATE.search(run["reason"])
     if late is not None and (
@@ -431,11 +225,6 @@ def _ill_missed(case: Case, job: Job, run: Mapping[str, Any]) -> Iterator[str]:
         or float(late["window"]) != job.policy["catchUpWindowSeconds"]
     ):
         yield f"is missed by an odd reckoning: {run['reason']}"
-
-
-def _is_excused(case: Case, job: Job, at: float) -> bool:
-    """Whether an instant that was due at `at` may have come to nothing: nobody could see to it in time."""
-    return case.troubled(at - 1, at + SOON, job)
 
 
 # Promises 1 and 3, as the works saw it.
@@ -448,26 +237,25 @@ def ill_witnessed_works(case: Case) -> Iterator[str]:
             yield f"attempt {attempt} of {run_id} was begun {count} times"
     for run_id, lines in case.works.items():
         run = case.runs.get(run_id)
-        job = None if run is None else case.by_id.get(run["jobId"])
-        if run is None or job is None:
+        if run is None:
             yield f"{run_id} was begun, and is in no record"
-            continue
-        for fault in _ill_worked(case, job, run, lines):
-            yield f"{_name(job, run)} {fault}"
+        elif run["jobId"] in case.by_id:
+            job = case.by_id[run["jobId"]]
+            yield from (f"{_name(job, run)} {fault}" for fault in _ill_worked(case, job, run, lines))
     for job in case.jobs.values():
         for each in job.runs:
             for fault in _ill_ended(case, each):
                 yield f"{_name(job, each)} {fault}"
 
 
-def _ill_worked(case: Case, job: Job, run: Mapping[str, Any], lines: Sequence[WorkLine]) -> Iterator[str]:
-    retry = job.policy["retry"]
+def _ill_worked(case: Case, job: Job, run: View, lines: Sequence[WorkLine]) -> Iterator[str]:
     begins = [line for line in lines if line.what == "begin"]
     ends = {line.attempt: line for line in lines if line.what == "end"}
+    most = job.policy["retry"]["maxAttempts"]
     if max(line.attempt for line in begins) > run["attempt"]:
         yield f"has {run['attempt']} attempts, and another was begun"
-    if run["attempt"] > retry["maxAttempts"]:
-        yield f"has {run['attempt']} attempts, {retry['maxAttempts']} are allowed"
+    if run["attempt"] > most:
+        yield f"has {run['attempt']} attempts, {most} are allowed"
     for line in begins:
         if case.wall.furthest(line.at) < line.scheduled_for - 0.001:
             yield f"began early, at {line.at:.3f}"
@@ -475,15 +263,38 @@ def _ill_worked(case: Case, job: Job, run: Mapping[str, Any], lines: Sequence[Wo
         yield "did one command, then another"
     for before, after in pairwise(begins):
         end = ends.get(before.attempt)
-        if end is None or case.wall.steps_within(end.at, end.at + LEASE):
+        if end is not None and after.attempt == before.attempt + 1:
+            yield from _too_quick(case, job, end, after)
+    if run["deadlineAt"] is not None:
+        yield from _past_deadline(case, run, begins, ends)
+
+
+def _too_quick(case: Case, job: Job, end: WorkLine, after: WorkLine) -> Iterator[str]:
+    retry = job.policy["retry"]
+    gap = case.wall.shows(after.at) - case.wall.shows(end.at)
+    least = min(retry["initialSeconds"] * retry["factor"] ** (end.attempt - 1), 3600)
+    if gap < least - 0.001 and end.at <= after.at and not case.wall.steps_within(end.at, end.at + LEASE):
+        yield f"was tried again after {gap:.3f} s, {least} s are asked for"
+
+
+def _past_deadline(
+    case: Case, run: View, begins: Sequence[WorkLine], ends: Mapping[int, WorkLine]
+) -> Iterator[str]:
+    deadline = seconds_of(run["deadlineAt"])
+    for line in begins:
+        if case.wall.steps_within(line.at - LATENCY, line.at):
             continue
-        gap = case.wall.shows(after.at) - case.wall.shows(end.at)
-        least = min(retry["initialSeconds"] * retry["factor"] ** (before.attempt - 1), 3600)
-        if after.attempt == before.attempt + 1 and gap < least - 0.001 and end.at <= after.at:
-            yield f"was tried again after {gap:.3f} s, {least} s are asked for"
+        late = case.wall.shows(line.at) - deadline
+        if late > LATENCY and not any(case.troubles(line.at - LEASE, line.at, line.gateway)):
+            yield f"began {late:.3f} s after its deadline"
+        end = ends.get(line.attempt)
+        if end is None or any(case.troubles(line.at, end.at, line.gateway)):
+            continue
+        if end.at > line.at + max(-late, 0) + LATENCY + SOON:
+            yield f"worked for {end.at - line.at:.3f} s, begun {-late:.3f} s before its deadline"
 
 
-def _ill_ended(case: Case, run: Mapping[str, Any]) -> Iterator[str]:
+def _ill_ended(case: Case, run: View) -> Iterator[str]:
     """The result on record is that of its last attempt, and of no earlier one."""
     ends = {line.attempt: line for line in case.works.get(run["id"], []) if line.what == "end"}
     last = ends.get(run["attempt"])
@@ -500,25 +311,27 @@ def _ill_ended(case: Case, run: Mapping[str, Any]) -> Iterator[str]:
 
 def overlapping_works(case: Case) -> Iterator[str]:
     """No attempt overlaps another of its run, no run another of a job whose overlap is not allow."""
-    under_way: dict[str, list[WorkLine]] = defaultdict(list)
-    for line in case.seen.works:
-        job = case.by_id.get(line.job_id)
-        if job is None:
-            continue
-        if line.what == "end":
-            same = line.run_id, line.attempt, line.process
-            under_way[job.name] = [
-                one for one in under_way[job.name] if (one.run_id, one.attempt, one.process) != same
-            ]
-            continue
-        for other in under_way[job.name]:
-            serial = job.policy["overlap"] != "allow" or other.run_id == line.run_id
-            if serial and not _was_out_of_reach(case, other, line.at):
+    for line, others in _each_begin(case):
+        job = case.by_id[line.job_id]
+        for other in others:
+            serial = other.job_id == line.job_id and job.policy["overlap"] != "allow"
+            if (serial or other.run_id == line.run_id) and not _was_out_of_reach(case, other, line.at):
                 yield (
                     f"{job.name}: attempt {line.attempt} of {line.run_id} began at {line.at:.3f} "
                     f"during attempt {other.attempt} of {other.run_id}, begun at {other.at:.3f}"
                 )
-        under_way[job.name].append(line)
+
+
+def _each_begin(case: Case) -> Iterator[tuple[WorkLine, Sequence[WorkLine]]]:
+    """Each begin of a work, and what else was under way then."""
+    under_way: dict[tuple[str, int, str], WorkLine] = {}
+    for line in case.seen.works:
+        same = line.run_id, line.attempt, line.process
+        if line.what == "end":
+            under_way.pop(same, None)
+        elif line.job_id in case.by_id:
+            yield line, list(under_way.values())
+            under_way[same] = line
 
 
 def _was_out_of_reach(case: Case, work: WorkLine, at: float) -> bool:
@@ -527,52 +340,54 @@ def _was_out_of_reach(case: Case, work: WorkLine, at: float) -> bool:
     return any(one.until - one.since > LEASE - 20 for one in frozen)
 
 
+def works_beyond_limits(case: Case) -> Iterator[str]:
+    """Never more at work for a channel, or for the tenant, than the operator allows."""
+    limits = case.seen.limits
+    for line, others in _each_begin(case):
+        at_work = [line, *(one for one in others if not _was_out_of_reach(case, one, line.at))]
+        channel = case.by_id[line.job_id].policy["channelId"]
+        of_channel = sum(case.by_id[one.job_id].policy["channelId"] == channel for one in at_work)
+        if of_channel > limits.get(f"channel:{channel}", of_channel):
+            yield f"{of_channel} works for channel {channel} at {line.at:.3f}: {line.run_id} is too many"
+        if len(at_work) > limits.get("tenant", len(at_work)):
+            yield f"{len(at_work)} works of the tenant at {line.at:.3f}: {line.run_id} is too many"
+
+
 # Promise 2: what was answered is in force.
 
 
-def disobeyed_commands(case: Case) -> Iterator[str]:
-    yield from _odd_commands(case)
-    yield from _odd_manual_runs(case)
+def broken_answers(case: Case) -> Iterator[str]:
     for command in case.seen.commands:
-        if command.result == "done" and command.kind == "cancel":
-            yield from _not_cancelled(case, command)
-        if command.result == "done" and command.kind == "delete":
-            yield from _not_deleted(case, command)
+        if command.result == "broken":
+            yield f"{command.kind} of {command.job} at {command.at:.3f} was answered with {command.answer}"
 
 
-def _odd_commands(case: Case) -> Iterator[str]:
+def disobeyed_commands(case: Case) -> Iterator[str]:
+    yield from _odd_works(case)
+    for command in case.seen.commands:
+        if command.result == "done":
+            if command.kind == "cancel":
+                yield from _not_cancelled(case, command)
+            if command.kind == "delete":
+                yield from _not_deleted(case, command)
+            if command.kind in ("create", "update", "resume", "restore"):
+                yield from _lie_about_what_is_next(case, command)
+
+
+def _odd_works(case: Case) -> Iterator[str]:
     """Each work does what was in force for its instant, or what came later."""
     for line in case.seen.works:
-        job = case.by_id.get(line.job_id)
-        if job is None or line.what != "begin":
+        job, run = case.by_id.get(line.job_id), case.runs.get(line.run_id)
+        if job is None or run is None or line.what != "begin":
             continue
-        passes = case.wall.passes(line.scheduled_for)
-        since = passes[0] if passes and line.trigger != "manual" else 0.0
+        since = 0.0
+        if line.trigger in OF_THE_SCHEDULE:
+            since = next(iter(case.wall.passes(line.scheduled_for)), 0.0)
+        elif line.trigger == "chain" and run["causedBy"] in case.runs:
+            since = next(iter(case.ended_at(case.runs[run["causedBy"]])), LATENCY) - LATENCY
         known = {one.command for one in job.definitions(since, line.at) if one is not None}
         if line.command not in known:
             yield f"{job.name}: {line.run_id} did {line.command} at {line.at:.3f}, not one of {sorted(known)}"
-
-
-def _odd_manual_runs(case: Case) -> Iterator[str]:
-    keys: dict[tuple[str, str], str] = {}
-    asked: Counter[str] = Counter()
-    for command in case.seen.commands:
-        if command.kind != "run" or command.result == "refused":
-            continue
-        key = command.job, command.data["key"]
-        if key not in keys:
-            asked[command.job] += 1
-            keys[key] = ""
-        if command.result == "done":
-            if command.answer["id"] not in case.runs:
-                yield f"{command.job}: the run {command.answer['id']} that was asked for is in no record"
-            if keys[key] not in ("", command.answer["id"]):
-                yield f"{command.job}: {key[1]} made two runs"
-            keys[key] = command.answer["id"]
-    for job in case.jobs.values():
-        manual = sum(run["trigger"] == "manual" for run in job.runs)
-        if manual > asked[job.name]:
-            yield f"{job.name}: {manual} runs by hand, {asked[job.name]} were asked for"
 
 
 def _not_cancelled(case: Case, command: Command) -> Iterator[str]:
@@ -595,10 +410,162 @@ def _not_cancelled(case: Case, command: Command) -> Iterator[str]:
 def _not_deleted(case: Case, command: Command) -> Iterator[str]:
     assert command.answered_at is not None
     job = case.jobs[command.job]
+    back = [one.at for one in job.commands if one.kind == "restore" and one.at >= command.at]
     for line in case.seen.works:
-        late = line.job_id == job.id and line.what == "begin" and line.at > command.answered_at + LATENCY
-        if late and not any(case.troubles(command.answered_at, line.at, line.gateway)):
+        late = command.answered_at + LATENCY < line.at < min(back, default=float("inf"))
+        begins = line.job_id == job.id and line.what == "begin" and late
+        if begins and not any(case.troubles(command.answered_at, line.at, line.gateway)):
             yield f"{job.name} was deleted at {command.answered_at:.3f}, and begun at {line.at:.3f}"
+
+
+def _lie_about_what_is_next(case: Case, command: Command) -> Iterator[str]:
+    """`nextExecutionAt` is the first instant after some moment of the call."""
+    assert command.answered_at is not None
+    answer, job = command.answer, case.jobs[command.job]
+    said = answer.get("nextExecutionAt")
+    if not answer["enabled"] or case.wall.goes_back_before(command.answered_at):
+        return
+    since, until = case.wall.shows(command.at), case.wall.shows(command.answered_at)
+    after = instants(answer["cronExpression"], job.created, until, until + 2 * 3600)
+    first = next((at for at in after if at <= job.end_at), None)
+    possible = {*instants(answer["cronExpression"], job.created, since, until), first}
+    next_at = None if said is None else seconds_of(said)
+    if next_at not in possible and not (next_at is None and "maxRuns" in job.policy):
+        told = "none" if next_at is None else clock_text(next_at)
+        true = "none" if first is None else clock_text(first)
+        yield f"{job.name}: {command.kind} at {command.at:.3f} says that the next is {told}: it is {true}"
+
+
+# What was asked for, by a person or by the end of another run.
+
+
+def ill_asked_runs(case: Case) -> Iterator[str]:
+    keys: dict[tuple[str, str], str] = {}
+    asked: Counter[str] = Counter()
+    for command in case.seen.commands:
+        if command.kind != "run" or command.result == "refused":
+            continue
+        key = command.job, command.data["key"]
+        if key not in keys:
+            asked[command.job] += 1
+            keys[key] = ""
+        if command.result == "done":
+            if command.answer["id"] not in case.runs:
+                yield f"{command.job}: the run {command.answer['id']} that was asked for is in no record"
+            if keys[key] not in ("", command.answer["id"]):
+                yield f"{command.job}: {key[1]} made two runs"
+            keys[key] = command.answer["id"]
+    for job in case.jobs.values():
+        manual = sum(run["trigger"] == "manual" for run in job.runs)
+        if manual > asked[job.name]:
+            yield f"{job.name}: {manual} runs by hand, {asked[job.name]} were asked for"
+        yield from _not_backfilled(case, job)
+
+
+def _not_backfilled(case: Case, job: Job) -> Iterator[str]:
+    """Each instant that a backfill was said to run has its run."""
+    by_instant = (run for run in job.runs if run["trigger"] not in ("manual", "chain"))
+    runs = {seconds_of(run["scheduledFor"]): run for run in by_instant}
+    for command in job.commands:
+        if command.kind != "backfill" or command.result != "done":
+            continue
+        for one in command.answer["instants"]:
+            at = seconds_of(one["at"])
+            if at not in runs or (one["fate"] != "leave" and runs[at]["status"] in NOT_RUN):
+                yield f"{job.name}: {clock_text(at)} was to be backfilled, and has no run"
+    if not any(command.kind == "backfill" and command.result != "refused" for command in job.commands):
+        for run in job.runs:
+            if run["trigger"] == "backfill":
+                yield f"{_name(job, run)} is a backfill that nobody asked for"
+
+
+def ill_chained_runs(case: Case) -> Iterator[str]:
+    """One run of a follower for each end that it waits for, and none without."""
+    for job in case.jobs.values():
+        after = {one["jobId"]: one["when"] for one in job.policy.get("after", ())}
+        chained = [run for run in job.runs if run["trigger"] == "chain"]
+        causes = Counter(run["causedBy"] for run in chained)
+        for run in chained:
+            cause = case.runs.get(run["causedBy"])
+            if cause is None or not _starts(after.get(cause["jobId"]), cause["status"]):
+                yield f"{_name(job, run)} was started by {run['causedBy']}, which starts nothing here"
+        yield from (f"{job.name}: {count} runs for {cause}" for cause, count in causes.items() if count > 1)
+        for upstream, when in after.items():
+            for end in case.by_id[upstream].runs if upstream in case.by_id else ():
+                if _starts(when, end["status"]) and end["id"] not in causes and _waits(case, job, end):
+                    yield f"{job.name}: no run although {end['id']} ended as {end['status']}"
+
+
+def _starts(when: str | None, status: str) -> bool:
+    kinds = {"success": GOOD, "failure": BAD, "end": GOOD | BAD}
+    return when is not None and status in kinds[when]
+
+
+def _waits(case: Case, job: Job, cause: View) -> bool:
+    """Whether the follower was on for sure while the end of `cause` was recorded, as it was when nothing was
+    wrong. One whose schedule comes to its end starts nothing any more, so nothing is expected of those."""
+    if "maxRuns" in job.policy or "endAt" in job.policy:
+        return False
+    over_at = _may_be_over_at(case, job)
+    for at in case.ended_at(cause):
+        wall = case.wall.shows(at)
+        troubled = case.any_trouble(at - LATENCY, at + LATENCY)
+        since, until = at - LATENCY, at + LATENCY
+        sure = all(job.is_on_for_sure(one, wall) for one in (since, at, until))
+        changed = any(one.at <= until and since <= (one.answered_at or one.at) for one in job.defining())
+        if troubled or changed or not sure or at >= over_at - LATENCY:
+            return False
+    return True
+
+
+def jobs_that_should_have_stopped(case: Case) -> Iterator[str]:
+    """What a job asked the gateway to do with it by itself: to end it, to pause it, to delete it."""
+    for job in case.jobs.values():
+        most = job.policy.get("maxRuns")
+        ran = sum(run["trigger"] in OF_THE_SCHEDULE and run["status"] not in NOT_RUN for run in job.runs)
+        if most is not None and ran > most:
+            yield f"{job.name}: {ran} runs, maxRuns is {most}"
+        if job.policy.get("deleteAfterRun"):
+            yield from _not_deleted_after_run(case, job)
+        if job.policy.get("pauseAfterFailures"):
+            yield from _not_paused(case, job)
+
+
+def _not_deleted_after_run(case: Case, job: Job) -> Iterator[str]:
+    done = [at for run in job.runs if _counts_as_done(run) and run["attempt"] for at in case.ended_at(run)]
+    changes = [one.at for one in job.defining() if one.kind != "create"]
+    is_there = any(view["id"] == job.id for view in case.seen.jobs)
+    if done and max(done) < case.seen.calm_since and not changes and is_there:
+        yield f"{job.name} had its run, and is not deleted"
+
+
+def _not_paused(case: Case, job: Job) -> Iterator[str]:
+    """After so many failures in a row it is paused, until somebody changes it."""
+    ends = sorted(
+        (at, run["status"])
+        for run in job.runs
+        if run["status"] in GOOD | BAD
+        for at in case.ended_at(run)[:1]
+    )
+    changes = [at for one in job.defining() for at in (one.at, one.answered_at or one.at)]
+    in_a_row, most = 0, job.policy["pauseAfterFailures"]
+    for (at, status), (following, _) in pairwise([*ends, (case.seen.quiet_since, "")]):
+        in_a_row = in_a_row + 1 if status in BAD else 0
+        if any(at - LATENCY <= one <= following for one in changes):
+            in_a_row = 0
+        if in_a_row >= most:
+            until = min([one for one in changes if one > at], default=case.seen.quiet_since)
+            yield from _due_though_failing(case, job, at + SETTLED_WITHIN, until)
+            return
+
+
+def _due_though_failing(case: Case, job: Job, since: float, until: float) -> Iterator[str]:
+    if case.any_trouble(since - SETTLED_WITHIN, until):
+        return
+    for run in job.runs:
+        passes = case.wall.passes(seconds_of(run["scheduledFor"]))
+        if run["trigger"] in OF_THE_SCHEDULE and any(since < at < until for at in passes):
+            yield f"{_name(job, run)} came due although the job had failed as often as it may"
 
 
 # Promise 4: each result arrives, in order, or is shown as undeliverable.
@@ -607,28 +574,33 @@ def _not_deleted(case: Case, command: Command) -> Iterator[str]:
 def ill_delivered_notices(case: Case) -> Iterator[str]:
     notices = {_notice(one): one for one in case.seen.deliveries}
     arrived: dict[str, list[str]] = defaultdict(list)
-    refused = {one.notice for one in case.seen.arrivals if one.failure == "permanent"}
+    refused = {_told(one.run_id, one.event) for one in case.seen.arrivals if one.failure == "permanent"}
     for one in case.seen.arrivals:
-        if one.notice not in notices:
-            yield f"{one.channel}: {one.notice} arrived, and is in no record"
+        notice = _told(one.run_id, one.event)
+        if notice not in notices:
+            yield f"{one.channel}: {notice} arrived, and is in no record"
         if one.has_it:
-            arrived[one.channel].append(one.notice)
+            arrived[one.channel].append(notice)
     for notice, delivery in notices.items():
-        channel = delivery["channelId"]
+        channel, error = delivery["channelId"], delivery.get("error")
         if delivery["state"] == "waiting":
-            yield f"{channel}: {notice} still waits: {delivery.get('error')}"
+            yield f"{channel}: {notice} still waits: {error}"
         if delivery["state"] == "delivered" and notice not in arrived[channel]:
             yield f"{channel}: {notice} is said to be delivered, and never came"
-        too_old = case.wall.goes_on_a_day and "24 hours" in (delivery.get("error") or "")
+        too_old = case.wall.goes_on_a_day and "24 hours" in (error or "")
         if delivery["state"] == "undeliverable" and notice not in refused and not too_old:
-            yield f"{channel}: {notice} was given up: {delivery.get('error')}"
+            yield f"{channel}: {notice} was given up: {error}"
     yield from _out_of_order(case, arrived)
     for job in case.jobs.values():
         yield from _untold(job, notices)
 
 
-def _notice(delivery: Mapping[str, Any]) -> str:
-    return f"{delivery['runId']}.{'missed' if delivery['event'] == 'run.missed' else 'ended'}"
+def _notice(delivery: View) -> str:
+    return _told(delivery["runId"], delivery["event"])
+
+
+def _told(run_id: str, event: str) -> str:
+    return f"{event} of {run_id}"
 
 
 def _out_of_order(case: Case, arrived: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -645,31 +617,31 @@ def _out_of_order(case: Case, arrived: Mapping[str, Sequence[str]]) -> Iterator[
 def _untold(job: Job, notices: Mapping[str, Any]) -> Iterator[str]:
     notify = job.policy["notify"]
     for run in job.runs:
-        told = f"{run['id']}.ended" in notices
+        told = _told(run["id"], "run.completed") in notices
         good = run["status"] in GOOD
-        ended = run["status"] in ENDED - {"cancelled"}
+        ended = run["status"] in GOOD | BAD
         if ended and not told and (notify == "always" or (notify == "failure" and not good)):
             yield f"{_name(job, run)} ended as {run['status']}, and nobody is told"
         if told and (notify == "never" or (notify == "failure" and good)):
             yield f"{_name(job, run)} is told although notify is {notify}"
     missed = [run for run in job.runs if run["status"] == "missed" and "busy" not in (run["reason"] or "")]
     settled = [run for run in missed if "paused, changed or deleted" in (run["reason"] or "")]
-    is_told = any(f"{run['id']}.missed" in notices for run in missed)
-    if len(missed) > len(settled) and notify != "never" and not is_told:
+    is_told = any(_told(run["id"], "run.missed") in notices for run in missed)
+    if len(missed) > len(settled) and notify != "never" and not is_told and not _has_backfills(job):
         yield f"{job.name}: nobody is told of {len(missed)} missed instants"
+
+
+def _has_backfills(job: Job) -> bool:
+    """The notice of misses may be in the name of an instant that was backfilled since."""
+    return any(run["trigger"] == "backfill" for run in job.runs)
 
 
 # A story in which nothing happens proves nothing.
 
 
 def too_little_work(case: Case) -> Iterator[str]:
-    """Of the runs that were not skipped, missed or cancelled nearly each has begun; and there are some."""
+    """Of the runs that had an attempt and were not cancelled nearly each has begun; and there are some."""
     done = sum(line.what == "begin" for line in case.seen.works)
-    due = sum(run["status"] in ENDED - {"cancelled"} for job in case.jobs.values() for run in job.runs)
+    due = sum(run["status"] in GOOD | BAD and run["attempt"] > 0 for run in case.seen.runs)
     if done < max(LEAST_BEGINS, due * 0.8):
         yield f"only {done} attempts of {due} runs in {case.seen.quiet_since / 60:.0f} minutes"
-
-
-def _text(wall: float) -> str:
-    hours, rest = divmod(wall + 9 * 3600, 3600)
-    return f"{int(hours):02d}:{int(rest // 60):02d}:{rest % 60:06.3f}".removesuffix(".000")

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from carapace_cron.plugin import House
 from carapace_cron.services.runs import RunsAsked
 
+from .case import NEVER
 from .fakes import Faults
 from .judge import judge
 from .loop import PROCESS, Hang, simulated_loop
@@ -46,6 +48,8 @@ DRAIN_SECONDS = 240.0  # for the work that was started and for the deliveries; w
 
 LONGEST_DRAIN_SECONDS = 1500.0  # a channel that failed is tried again after at most 15 minutes
 FEWEST_JOBS = 2
+LIMITED = (*(f"channel:{name}" for name in CHANNELS), "tenant")
+ODD_WISH = 0.12  # part of the jobs that ask for one odd thing
 RARE = 0.05  # part of the stories in which a clock leaps by a day: they take long
 SHOWN_FAULTS = 20
 PROGRESS_EACH = 100  # stories
@@ -62,6 +66,7 @@ class Plan:
     slots: int
     jobs: int
     minutes: float
+    limits: dict[str, int]
     faults: frozenset[str]
 
     @classmethod
@@ -74,14 +79,16 @@ class Plan:
             slots=dice.choice((1, 3, 5)),
             jobs=dice.randint(3, 6),
             minutes=dice.choice((4, 7, 12)),
+            limits={name: dice.randint(1, 2) for name in LIMITED if dice.random() < 0.2},
             faults=frozenset(chosen),
         )
 
     def __str__(self) -> str:
         faults = " ".join(sorted(self.faults)) or "none"
+        limits = ", ".join(f"{most} at work of {name}" for name, most in self.limits.items())
         return (
             f"seed {self.seed}: {self.gateways} gateways of {self.slots} slots, {self.jobs} jobs, "
-            f"{self.minutes:g} minutes, faults: {faults}"
+            f"{self.minutes:g} minutes, {limits or 'no limits'}, faults: {faults}"
         )
 
 
@@ -104,6 +111,7 @@ class Story:
     world: World
     dice: Random
     ids: dict[str, str] = field(default_factory=dict)
+    deleted: dict[str, str] = field(default_factory=dict)  # the same of those that can be restored
     made: int = 0
     keys: int = 0
 
@@ -179,7 +187,7 @@ class Story:
 
     def _draft(self, name: str) -> dict[str, Any]:
         dice, faults = self.dice, self.plan.faults
-        return {
+        draft = {
             "name": name,
             "schedule": dice.choice(SCHEDULES),
             "command": self._command(),
@@ -196,6 +204,30 @@ class Story:
                 "factor": dice.choice((1, 2)),
             },
         }
+        return draft | self._wishes() | self._chain()
+
+    def _wishes(self) -> dict[str, Any]:
+        """What only some jobs ask for."""
+        dice = self.dice
+        end = self.world.clock.now() + timedelta(seconds=dice.choice((150, 400)))
+        wishes: dict[str, Any] = {
+            "deadlineSeconds": dice.choice((20, 60, 200)),
+            "maxRuns": dice.randint(1, 4),
+            "endAt": end.isoformat(),
+            "deleteAfterRun": True,
+            "pauseAfterFailures": dice.randint(1, 3),
+            "catchUpOrder": "oldestFirst",
+            "catchUpLimit": dice.choice((1, 3)),
+        }
+        return {name: wish for name, wish in wishes.items() if dice.random() < ODD_WISH}
+
+    def _chain(self) -> dict[str, Any]:
+        """Some jobs are started by the ends of others, and of these some by nothing else."""
+        if not self.ids or self.dice.random() > ODD_WISH:
+            return {}
+        upstream = self.ids[self.dice.choice(list(self.ids))]
+        chain = {"after": [{"jobId": upstream, "when": self.dice.choice(("success", "failure", "end"))}]}
+        return chain | ({"schedule": NEVER} if self.dice.random() < 0.5 else {})
 
     def _command(self) -> str:
         self.keys += 1
@@ -214,13 +246,38 @@ class Story:
     async def pause(self) -> None:
         await self._ask_of_one("pause", {}, lambda house, id_: house.jobs.pause(ADMIN, id_))
 
+    async def pause_until(self) -> None:
+        end = self.world.clock.now() + timedelta(seconds=self.dice.choice((10.5, 45, 130)))
+        until = end.isoformat()
+        data = {"until": until}
+        await self._ask_of_one("pause", data, lambda house, id_: house.jobs.pause(ADMIN, id_, None, until))
+
     async def resume(self) -> None:
         await self._ask_of_one("resume", {}, lambda house, id_: house.jobs.resume(ADMIN, id_))
 
     async def delete(self) -> None:
         command = await self._ask_of_one("delete", {}, lambda house, id_: house.removals.delete(ADMIN, id_))
         if command is not None and command.result == "done":
-            del self.ids[command.job]
+            self.deleted[command.job] = self.ids.pop(command.job)
+
+    async def restore(self) -> None:
+        if not self.deleted:
+            return
+        name = self.dice.choice(list(self.deleted))
+        job_id = self.deleted[name]
+        command = await self._ask("restore", name, {}, lambda house: house.removals.restore(ADMIN, job_id))
+        if command is not None and command.result == "done":
+            self.ids[name] = self.deleted.pop(name)
+
+    async def backfill(self) -> None:
+        """The instants of the last minutes, so that some of them have run and others have not."""
+        until = self.world.clock.now() - timedelta(seconds=self.dice.choice((0.001, 60)))
+        since = until - timedelta(seconds=self.dice.choice((60, 200)))
+        window = since.isoformat(), until.isoformat()
+        data = {"since": window[0], "until": window[1]}
+        await self._ask_of_one(
+            "backfill", data, lambda house, id_: house.backfills.backfill(ADMIN, id_, *window, dry_run=False)
+        )
 
     async def run_now(self) -> None:
         self.keys += self.dice.random() < 0.7  # else with the key of an earlier call
@@ -360,11 +417,14 @@ COMMANDS: tuple[Step, ...] = (
     Story.change_schedule,
     Story.change_command,
     Story.pause,
+    Story.pause_until,
     Story.resume,
     Story.resume,
     Story.delete,
+    Story.restore,
     Story.run_now,
     Story.cancel,
+    Story.backfill,
 )
 FAULTS: dict[str, tuple[Step, ...]] = {
     "kill": (Story.kill, Story.kill_in_a_command),
@@ -421,7 +481,7 @@ def tell(seed: int) -> Told:
     plan = Plan.of(seed)
     with tempfile.TemporaryDirectory(prefix="story-") as folder, simulated_loop(seed) as loop:
         dice = Random(f"story {seed}")
-        world = World(loop, dice, Path(folder), gateways=plan.gateways, slots=plan.slots)
+        world = World(loop, dice, Path(folder), gateways=plan.gateways, slots=plan.slots, limits=plan.limits)
         story = Story(plan, world, dice)
         with listening(world) as listener:
             try:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from .judge import Wall, instants, judge
+from .case import Wall, instants
+from .judge import judge
 from .witness import START, Arrival, Command, Evidence, Trouble, WorkLine
 
 JOB_ID = "job_1764547200000_0123456789abcdefghij"
@@ -44,7 +45,9 @@ def view(**changes: Any) -> dict[str, Any]:
 
 
 def command(kind: str, at: float, **about: Any) -> Command:
-    made = Command(at, kind, "job 1", "a", about.pop("data", {}), at + 0.5, "done", view())
+    following = (at + 0.5) // 30 * 30 + 30
+    answer = view(nextExecutionAt=text(following))
+    made = Command(at, kind, "job 1", "a", about.pop("data", {}), at + 0.5, "done", answer)
     for name, value in about.items():
         setattr(made, name, value)
     return made
@@ -60,6 +63,8 @@ def run(second: int, status: str, ended: float, attempt: int = 1, **about: Any) 
         "reason": None,
         "attempt": attempt,
         "finishedAt": text(ended),
+        "deadlineAt": None,
+        "causedBy": None,
         "output": f"{run_id(second)} {attempt} #1" if attempt else None,
         **about,
     }
@@ -151,7 +156,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda seen: seen.runs.append(run(150, "success", 151)),
         "a record for 09:02:30, which was not due",
     ),
-    "a run of nobody's": (lambda seen: seen.runs[3].update(jobId="job_b"), "of an unknown job job_b"),
+    "a run of nobody's": (
+        lambda seen: seen.runs[3].update(jobId="job_b"),
+        "there are runs of jobs that nobody made: ['job_b']",
+    ),
     "a run without an end": (lambda seen: seen.runs[0].update(status="running"), "has not ended: running"),
     "a miss without a reason": (lambda seen: seen.runs[3].update(reason=None), "missed with reason None"),
     "a miss when all was well": (lambda seen: seen.troubles.clear(), "although nothing was wrong"),
@@ -228,9 +236,17 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "a command that is no longer in force": (
         lambda seen: ask_for(
-            seen, "update", 20, data={"command": "sim ok 1 #2"}, answer=view(command="sim ok 1 #2")
+            seen,
+            "update",
+            20,
+            data={"command": "sim ok 1 #2"},
+            answer=view(command="sim ok 1 #2", nextExecutionAt=text(30)),
         ),
         "did sim ok 1 #1 at 30.100, not one of ['sim ok 1 #2']",
+    ),
+    "a lie about what is next": (
+        lambda seen: seen.commands[0].answer.update(nextExecutionAt=text(60)),
+        "says that the next is 09:01:00: it is 09:00:30",
     ),
     "a run that was asked for and is not there": (
         lambda seen: ask_for(seen, "run", 20, data={"key": "k"}, answer={"id": "run_k"}),
@@ -276,7 +292,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "a message about nothing": (
         lambda seen: seen.arrivals.append(Arrival(1, "a", "ops", "x.ended", "x", "run.completed", "", True)),
-        "x.ended arrived, and is in no record",
+        "run.completed of x arrived, and is in no record",
     ),
     "results out of order": (lambda seen: seen.arrivals.reverse(), "came before"),
     "nothing at all": (lambda seen: seen.works.clear(), "only 0 attempts"),
@@ -344,10 +360,10 @@ def test_it_knows_what_the_wall_shows_and_when() -> None:
 
 
 def test_it_knows_no_code_of_ours() -> None:
-    for name in ("judge.py", "witness.py"):
+    for name in ("judge.py", "case.py", "witness.py"):
         for node in ast.walk(ast.parse((Path(__file__).parent / name).read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.level == 0 or node.module == "witness", node.module
+                assert node.level == 0 or node.module in ("case", "witness"), node.module
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [one.name for one in node.names] if isinstance(node, ast.Import) else []
             assert not [one for one in modules if one.startswith("carapace")]

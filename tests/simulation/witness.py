@@ -34,12 +34,6 @@ class Command:
     result: Result = "unanswered"
     answer: Any = None  # what a call that was done came back with
 
-    @property
-    def over_at(self) -> float | None:
-        """Since when it is in force for sure; None = never for sure."""
-        return self.answered_at if self.result == "done" else None
-
-
 @dataclass(frozen=True)
 class WorkLine:
     """A line that the work itself wrote. `how`, of an end: success, failure, stopped, killed."""
@@ -92,6 +86,7 @@ class Evidence:
     troubles: list[Trouble] = field(default_factory=list)
     clock: list[tuple[float, float]] = field(default_factory=lambda: [(0.0, 0.0)])  # since when which offset
     gateways: list[str] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)  # "channel:<id>" and "tenant": how many at work
     calm_since: float = 0.0  # from here on nothing is done to the world any more
     quiet_since: float = 0.0  # from here on every job is paused
     ended_at: float = 0.0

@@ -211,13 +211,23 @@ class Gateway:
 class World:
     """Everything of one story. `say` writes its time line."""
 
-    def __init__(self, loop: SimulatedLoop, dice: Random, folder: Path, *, gateways: int, slots: int) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        dice: Random,
+        folder: Path,
+        *,
+        gateways: int,
+        slots: int,
+        limits: Mapping[str, int],
+    ) -> None:
+        """`limits`: "channel:<id>" and "tenant" → how many runs of it may be at work."""
         self.loop = loop
         self.dice = dice
         self.folder = folder
         self.clock = SimulatedClock(loop)
         self.context = contextvars.copy_context()
-        self.evidence = Evidence()
+        self.evidence = Evidence(limits=dict(limits))
         self.database = DatabaseServer("database", dice, self.evidence, embedded=gateways == 1)
         self.store = Service("object store", dice, self.evidence)
         self.bucket = Bucket()
@@ -233,6 +243,8 @@ class World:
                 "min_interval_seconds": 1,
                 "shutdown_grace_seconds": 3,
                 "channels": {name: {"kind": "sim"} for name in CHANNELS},
+                "concurrency": {name: most for name, most in limits.items() if name != "tenant"},
+                "max_concurrent_runs_per_tenant": limits.get("tenant", 0),
             }
         )
         self._plugins = pluggy.PluginManager(PROJECT)
