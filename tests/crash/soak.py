@@ -23,6 +23,7 @@ from pathlib import Path
 from crash.clock_steps import clock_set
 from crash.full_disk import ShortFiles, full, mounted
 from crash.kills import EMBEDDED, ON_S3, killed_on_s3, killed_on_sqlite
+from crash.ping_kills import POINTS, killed_under_pings
 from crash.signals import drained, stopped
 from crash.story import Report
 from crash.weather import WEATHER, Server, bad_weather
@@ -32,6 +33,7 @@ from support.s3_servers import moto_server, seaweedfs
 KILL_STORIES = 3  # on SQLite: each with all failpoints and `MOMENTS` more
 MOMENTS = 25
 MOMENTS_ON_S3 = 12
+PING_MOMENTS = 100
 WEATHER_SECONDS = 60.0
 OUTAGE_SECONDS = 60.0
 STOP_SECONDS = 75.0  # the lease is 60
@@ -44,6 +46,7 @@ def scenarios() -> Iterator[tuple[str, Scenario]]:
     for _ in range(KILL_STORIES):
         yield "kills", partial(killed_on_sqlite, names=EMBEDDED, moments=MOMENTS)
     yield "kills", partial(killed_on_s3, names=ON_S3, moments=MOMENTS_ON_S3)
+    yield "pings", partial(killed_under_pings, names=POINTS, moments=PING_MOMENTS)
     for server in (seaweedfs, moto_server):
         yield "weather", partial(_weather, server=server)
     yield "stops", partial(stopped, seconds=STOP_SECONDS, times=2, program=OURS)
