@@ -1,7 +1,8 @@
 """What an S3 server really honours, found out at start: many accept a condition and ignore it.
 
-About fifteen small requests on a key of its own, which is removed again. Silence and impossible answers (a
-new key that exists already: a client resent what had been done) make it begin anew with another key.
+About fifteen small requests on a key of its own, which is removed again. After silence and impossible answers
+(a new key that exists already: a client resent what had been done) a question is asked anew, by itself: of
+fifteen requests in bad weather one nearly always fails.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from carapace_cron.errors import Unavailable
 from carapace_cron.ids import random_text
 from carapace_cron.objects.s3_wire import Refusal, Silence, Wire
 
-PASSES = 6
+TRIES = 20  # of one question, which is five requests at most; the waits between them add up to 20 s
 RIVALS = 3  # writers of one key at the same moment; check-then-act servers let two of them win
 
 EtagForm = Literal["unquoted", "quoted"]
+Pause = Callable[[int], Awaitable[None]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +41,40 @@ class Probe:
 
 
 class _Unclear(Exception):
-    """This pass shows nothing; another may."""
+    """This answer shows nothing; another may."""
 
 
-async def probe(wire: Wire, pause: Callable[[int], Awaitable[None]]) -> Probe:
-    """Find out. `pause(n)` is awaited before pass n + 1. Raises `Unavailable` when nothing could be found."""
-    reason = ""
-    for number in range(1, PASSES + 1):
-        key = f"cron/probe/{random_text()}.json"
-        try:
-            return await _pass(wire, key)
-        except (_Unclear, Silence) as error:
-            reason = str(error)
-        finally:
+async def probe(wire: Wire, pause: Pause) -> Probe:
+    """Find out. `pause(n)` is awaited before try n + 1 of a question. Raises `Unavailable` when one has no
+    answer."""
+    used: list[str] = []
+    try:
+        return await _probe(wire, pause, used)
+    finally:
+        for key in used:
             await _remove(wire, key)
-        await pause(number)
-    raise Unavailable(f"{wire.address} cannot be probed: {reason}")
 
 
 def form(etag: str, form: EtagForm) -> str:
     return etag if form == "unquoted" else f'"{etag}"'
 
 
-async def _pass(wire: Wire, key: str) -> Probe:
-    creates = await _creates_once(wire, key)
-    etag_form = await _swap_form(wire, key)
-    swaps = etag_form is not None and await _swaps_once(wire, key, etag_form)
-    deletes = await _deletes_conditionally(wire, key, etag_form or "unquoted")
+async def _probe(wire: Wire, pause: Pause, used: list[str]) -> Probe:
+    """`used`: the keys that there may be an object under, added to as it goes."""
+
+    async def creates_once() -> bool:
+        used.append(f"cron/probe/{random_text()}.json")
+        return await _creates_once(wire, used[-1])
+
+    async def ask(question: Callable[[], Awaitable[T]]) -> T:
+        return await _asked(wire, pause, question)
+
+    creates = await ask(creates_once)
+    key = used[-1]
+    etag_form = await ask(lambda: _swap_form(wire, key))
+    known = etag_form or "unquoted"
+    swaps = etag_form is not None and await ask(lambda: _swaps_once(wire, key, known))
+    deletes = await ask(lambda: _deletes_conditionally(wire, key, known))
     findings = []
     if not creates:
         findings.append("it creates an object that exists already (If-None-Match is ignored or refused)")
@@ -72,7 +82,18 @@ async def _pass(wire: Wire, key: str) -> Probe:
         findings.append("it writes over an object that has changed (If-Match is ignored or refused)")
     if not deletes:
         findings.append("it deletes an object that has changed (If-Match on DELETE is ignored or refused)")
-    return Probe(creates, swaps, deletes, etag_form or "unquoted", tuple(findings))
+    return Probe(creates, swaps, deletes, known, tuple(findings))
+
+
+async def _asked(wire: Wire, pause: Pause, question: Callable[[], Awaitable[T]]) -> T:
+    reason = ""
+    for number in range(1, TRIES + 1):
+        try:
+            return await question()
+        except (_Unclear, Silence) as error:
+            reason = str(error)
+        await pause(number)
+    raise Unavailable(f"{wire.address} cannot be probed: {reason}")
 
 
 async def _creates_once(wire: Wire, key: str) -> bool:
@@ -108,6 +129,8 @@ async def _swaps_once(wire: Wire, key: str, etag_form: EtagForm) -> bool:
 
 async def _deletes_conditionally(wire: Wire, key: str, etag_form: EtagForm) -> bool:
     stale = form("0" * 32, etag_form)
+    if await wire.get(key) is None:  # it was deleted in spite of the condition, at a try without an answer
+        return False
     try:
         await wire.delete(key, IfMatch=stale)
     except Refusal as refusal:

@@ -50,6 +50,18 @@ async def test_it_finds_the_same_through_lost_answers(moto: str) -> None:
         assert proxy.befell["lost_answer"] > 0
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_it_finds_the_same_in_weather_in_which_hardly_five_requests_in_a_row_get_through(
+    fallen: FaultProxy, seed: int
+) -> None:
+    fallen.reseed(seed)
+    fallen.faults = Faults(reset=0.05, error_500=0.05, slow_down=0.05, lost_answer=0.05, done_500=0.05)
+    objects = await S3Objects.open("s3://stormy", endpoint_url=fallen.url)
+    assert objects.found == HONEST
+    await objects.close()
+    assert fallen.befell.total() > fallen.befell["none"]
+
+
 async def test_it_says_loudly_that_a_server_ignores_conditions(
     moto: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 ENDED = frozenset({"success", "degraded", "failure", "timeout", "cancelled"})
 _BUSY = "the gateway was busy for some seconds"  # on record, but nobody is told of seconds
+_NO_CONNECTION = "failed: no connection to"  # as when the gateway was stopped while it was made
 NOT_RUN = frozenset({"skipped", "missed"})
 
 SECOND = timedelta(seconds=1)
@@ -195,7 +196,7 @@ def _ill_ended_attempt(run: Mapping[str, Any], row: Mapping[str, Any]) -> Iterat
 def ill_witnessed_attempts(jobs: Sequence[JobMade], seen: Evidence) -> list[str]:
     """Each attempt starts at most once, is in the ledger, and has the run for itself; so has the job."""
     begun = Counter((one["run"], one["attempt"]) for one in seen.requests if one["what"] == "begin")
-    recorded = {(row["run_id"], row["number"]): row["state"] for row in seen.attempts}
+    recorded = {(row["run_id"], row["number"]): _what_was_done(row) for row in seen.attempts}
     job_of = {run["id"]: run["job_id"] for run in seen.runs}
     watched = {job.id for job in jobs if job.path is not None}
     serial = {job.id for job in jobs if job.overlap != "allow"}
@@ -211,6 +212,12 @@ def ill_witnessed_attempts(jobs: Sequence[JobMade], seen: Evidence) -> list[str]
     in_order = [one for one in lines if job_of[one["run"]] in serial]
     faults += _overlapping(in_order, lambda one: f"job {job_of[one['run']]}")
     return faults
+
+
+def _what_was_done(attempt: Mapping[str, Any]) -> str:
+    """The attempt's state; one that got nowhere is a failure that nobody can have seen."""
+    unseen = attempt["state"] == "failure" and _NO_CONNECTION in (attempt.get("error") or "")
+    return "no connection" if unseen else str(attempt["state"])
 
 
 def _overlapping(lines: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]) -> list[str]:

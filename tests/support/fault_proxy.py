@@ -51,6 +51,10 @@ class FaultProxy:
         self._dice = random.Random(seed)
         self._client: ClientSession | None = None
 
+    def reseed(self, seed: int) -> None:
+        """Other dice from now on."""
+        self._dice.seed(seed)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         await asyncio.sleep(self._dice.random() * self.faults.delay_seconds)
