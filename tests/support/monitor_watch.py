@@ -13,7 +13,7 @@ from carapace_cron.calendars import calendar_of
 from carapace_cron.model.calendar import Blackout, CalendarPolicy
 from carapace_cron.model.monitor import Health, PingKind
 from carapace_cron.monitors.alarm import AT_REST, Alarm, Case, Saying, acknowledged, consider
-from carapace_cron.monitors.status import After, failing, silence
+from carapace_cron.monitors.status import After, failing, is_late, silence
 
 
 class Watch:
@@ -74,6 +74,10 @@ class Watch:
 
     def failing(self) -> bool:
         return failing(self.day.monitor, self.day.health)
+
+    def late(self) -> bool:
+        case = self._case()
+        return is_late(case.monitor, case.health, case.due, case.now)
 
     def _next_look(self) -> float | None:
         return self.minute + 1 if self.eager else self.look_at
