@@ -98,7 +98,7 @@ BAD = [
     ("", {"DATA_DIR": "carapace.toml"}, "cannot use the data directory"),
     ("", {"HOST": "203.0.113.7"}, "cannot listen on 203.0.113.7:0: "),
     ('[channels.ops]\nkind = "pigeon"', {},
-     'unknown kind "pigeon" in [channels.ops]: expected one of apprise, webhook'),
+     'unknown kind "pigeon" in [channels.ops]: expected one of apprise, email, pagerduty, slack, webhook'),
 ]  # fmt: skip
 
 
