@@ -26,7 +26,7 @@ LEASE = 60.0
 LATENCY = 2.0  # of a call that goes well, there and back, and of a step after it
 STOPPED_WITHIN = 30.0  # from the answer to a cancel until the work has stopped
 SETTLED_WITHIN = 30.0  # by then a gateway has paused or deleted a job that is to be
-LEAST_BEGINS = 2  # in any story
+LEAST_BEGUN = 0.8  # of the runs that had an attempt
 REASON_RUN = re.compile(r"run_[0-9a-v]{26}")
 REACH = re.compile(r"like every instant from then until (?P<last>\S+Z):")
 SUPERSEDED = re.compile(r"superseded by the instant at (?P<by>\S+Z),")
@@ -636,12 +636,12 @@ def _has_backfills(job: Job) -> bool:
     return any(run["trigger"] == "backfill" for run in job.runs)
 
 
-# A story in which nothing happens proves nothing.
+# A record of work is not work: what those who work have seen must nearly add up to it.
 
 
 def too_little_work(case: Case) -> Iterator[str]:
-    """Of the runs that had an attempt and were not cancelled nearly each has begun; and there are some."""
+    """Of the runs that had an attempt and were not cancelled nearly each has begun."""
     done = sum(line.what == "begin" for line in case.seen.works)
     due = sum(run["status"] in GOOD | BAD and run["attempt"] > 0 for run in case.seen.runs)
-    if done < max(LEAST_BEGINS, due * 0.8):
+    if done < due * LEAST_BEGUN:
         yield f"only {done} attempts of {due} runs in {case.seen.quiet_since / 60:.0f} minutes"

@@ -53,6 +53,7 @@ ODD_WISH = 0.12  # part of the jobs that ask for one odd thing
 RARE = 0.05  # part of the stories in which a clock leaps by a day: they take long
 SHOWN_FAULTS = 20
 PROGRESS_EACH = 100  # stories
+LEAST_BEGINS_AN_HOUR = 60  # simulated, over ten stories or more: those in which little happens prove little
 
 Step = Callable[["Story"], Awaitable[None]]
 
@@ -101,6 +102,11 @@ class Told:
     faults: list[str]
     lines: list[str]
     simulated_seconds: float
+
+    @property
+    def begins(self) -> int:
+        """The attempts that those who work saw begin."""
+        return sum(line.what == "begin" for line in self.evidence.works)
 
 
 @dataclass
@@ -514,16 +520,21 @@ def _tell_one(seed: int, verbose: bool) -> bool:
     return not told.faults
 
 
-def _faults_of(seed: int) -> tuple[int, list[str], float]:
+def too_little_happened(begins: int, simulated_seconds: float) -> bool:
+    return begins < LEAST_BEGINS_AN_HOUR * simulated_seconds / 3600
+
+
+def _outcome(seed: int) -> tuple[int, list[str], int, float]:
     told = tell(seed)
-    return seed, told.faults, told.simulated_seconds
+    return seed, told.faults, told.begins, told.simulated_seconds
 
 
 def _tell_many(seeds: Sequence[int], processes: int) -> bool:
-    """Tell them all, with a line of progress now and then; whether nothing is wrong with any."""
-    began, failed, simulated = time.monotonic(), 0, 0.0
+    """Tell them all, with a line of progress now and then; whether enough happened and nothing is wrong."""
+    began, failed, begins, simulated = time.monotonic(), 0, 0, 0.0
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for told, (seed, faults, seconds) in enumerate(pool.imap_unordered(_faults_of, seeds), start=1):
+        for told, (seed, faults, begun, seconds) in enumerate(pool.imap_unordered(_outcome, seeds), start=1):
+            begins += begun
             simulated += seconds
             if faults:
                 failed += 1
@@ -531,9 +542,13 @@ def _tell_many(seeds: Sequence[int], processes: int) -> bool:
             if told % PROGRESS_EACH == 0 or told == len(seeds):
                 took = time.monotonic() - began
                 print(
-                    f"{told} stories of {simulated / 3600:.0f} hours told in {took:.0f} s, {failed} failed",
+                    f"{told} stories of {simulated / 3600:.0f} hours and {begins} attempts "
+                    f"told in {took:.0f} s, {failed} failed",
                     flush=True,
                 )
+    if too_little_happened(begins, simulated):
+        print(f"too little happened: fewer than {LEAST_BEGINS_AN_HOUR} attempts an hour")
+        return False
     return not failed
 
 
