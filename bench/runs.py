@@ -2,7 +2,7 @@
 SQLite with a flush of the disk for each commit. Beside APScheduler 3.11 with its SQLAlchemy store on SQLite,
 which flushes for each job, in the same run.
 
-    python bench/runs.py                     # all of it, about nine minutes
+    python bench/runs.py                     # all of it, about eleven minutes
     python bench/runs.py burst               # the rate alone: 10,000 jobs due in the same second
     python bench/runs.py burst --jobs 3000
     python bench/runs.py idle minute beside  # some of them
