@@ -180,8 +180,10 @@ def _plan_one(
         row = run_row(plan, before.labels, instant.scheduled_for, instant.trigger)
         if row["id"] in known:
             continue
-        if plan.max_runs is not None and before.runs_created + counts["queued"] >= plan.max_runs:
-            break
+        is_used_up = plan.max_runs is not None and before.runs_created + counts["queued"] >= plan.max_runs
+        # A miss is older than the runs beside it: it came due before they used up what the job may have.
+        if is_used_up and (instant.verdict == "run" or not counts["queued"]):
+            continue
         if instant.verdict == "missed":
             row |= {"status": "missed", "reason": instant.reason, "finished_at": now}
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from carapace_cron.errors import Unavailable
@@ -219,6 +220,16 @@ async def test_max_runs_ends_the_job(engine: Engine) -> None:
     await engine.clock.advance(10 * 60)
     assert len(await engine.all_runs(job)) == 2
     assert engine.finished == [(job.id, "completed: maxRuns 2 is reached")]
+
+
+@pytest.mark.parametrize("order", ["newestFirst", "oldestFirst"])
+async def test_what_was_missed_before_the_last_of_max_runs_has_its_record(engine: Engine, order: str) -> None:
+    """Whether the run that uses it up is recorded before the misses or after them."""
+    job = engine.add("*/10 * * * *", maxRuns=1, catchUpOrder=order)
+    engine.start()
+    engine.clock.step(timedelta(minutes=25))
+    await engine.clock.advance(15 * 60)
+    assert await engine.states(job) == ["missed", "success"]
 
 
 async def test_start_and_end_bound_the_instants(engine: Engine) -> None:
