@@ -263,7 +263,9 @@ def _ill_worked(case: Case, job: Job, run: View, lines: Sequence[WorkLine]) -> I
         yield "did one command, then another"
     for before, after in pairwise(begins):
         end = ends.get(before.attempt)
-        if end is not None and after.attempt == before.attempt + 1:
+        if end is None or after.attempt != before.attempt + 1:
+            continue
+        if not _was_out_of_reach(case, before, end.at):  # else the ledger has it as lost, before it ended
             yield from _too_quick(case, job, end, after)
     if run["deadlineAt"] is not None:
         yield from _past_deadline(case, run, begins, ends)

@@ -323,6 +323,10 @@ EXCUSED: dict[str, Break] = {
         lambda seen: change_work(seen, 3, at=67.0),
         in_order,
     ),
+    "a retry soon after the end of what was lost with a gateway that was frozen": each(
+        lambda seen: seen.troubles.append(Trouble("frozen", 60.2, 140, "a")),
+        lambda seen: change_work(seen, 3, at=64.0),
+    ),
 }
 
 
