@@ -27,8 +27,8 @@ from carapace_cron.api.check_shapes import (
     told_as,
 )
 from carapace_cron.api.keys import Identify, holder_of
-from carapace_cron.api.pings import RETRY_AFTER_SECONDS
 from carapace_cron.errors import Conflict, Forbidden, InvalidValue, NotFound, QuotaExceeded, Unavailable
+from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import InvalidJson, dump_json, parse_json

@@ -22,6 +22,7 @@ from carapace_cron.api.ping_body import Body, read_body
 from carapace_cron.api.report import REPORT_BYTES, read_report
 from carapace_cron.clock import Clock
 from carapace_cron.errors import InvalidValue, QuotaExceeded, Unavailable
+from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
@@ -38,7 +39,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
-RETRY_AFTER_SECONDS = 5
 WARN_EVERY_SECONDS = 60.0
 ALL_CHANNELS = "*"
 MOST_CHANNELS = 50  # of one monitor

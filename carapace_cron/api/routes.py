@@ -8,7 +8,10 @@ from typing import Protocol
 from carapace_cron.api.badges import BadgeDoor
 from carapace_cron.api.checks import ChannelList, CheckDoor
 from carapace_cron.api.keys import Identify
+from carapace_cron.api.monitor_methods import monitor_methods
+from carapace_cron.api.monitor_routes import MONITOR_CALLS
 from carapace_cron.api.pings import PingDoor
+from carapace_cron.api.rest import rest_routes
 from carapace_cron.clock import Clock
 from carapace_cron.gateway.hookspecs import Route
 from carapace_cron.ledger.pings import PingBook
@@ -35,4 +38,5 @@ def cron_routes(watch: Watch, channels: ChannelList, clock: Clock, identify: Ide
         *PingDoor(watch.pings, watch.monitors, channels, clock, identify).routes(),
         *CheckDoor(watch.monitors, watch.badges, channels, identify).routes(),
         *BadgeDoor(watch.badges).routes(),
+        *rest_routes(MONITOR_CALLS, monitor_methods(watch)),
     ]

@@ -28,6 +28,7 @@ from carapace_cron.gateway.strict_json import dump_json
 logger = logging.getLogger(__name__)
 
 RPC_PATH = "/rpc"
+RETRY_AFTER_SECONDS = 5  # what a caller is told who finds something away or busy
 
 _CODES = {  # HTTP status → JSON-RPC code, code for machines
     400: (INVALID_REQUEST, "bad_request"),
@@ -82,6 +83,8 @@ def fault_response(request: web.Request, fault: HttpFault) -> web.Response:
     response = web.Response(status=fault.status, text=dump_json(body), content_type="application/json")
     if fault.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if fault.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if fault.closes:
         response.force_close()
     return response

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from carapace_cron.api.pings import RETRY_AFTER_SECONDS
 from carapace_cron.api.report import Report
+from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.ids import unique_key
 from carapace_cron.ledger.pings import KEPT_PINGS, MOST_WAITING
 from carapace_cron.model.actor import Actor
