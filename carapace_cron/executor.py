@@ -348,7 +348,10 @@ class Executor:
     def _let_go(self, batch: list[AttemptEnd]) -> None:
         """Free the slots of attempts that are over."""
         for end in batch:
-            self._active.pop(end.run_id, None)
+            active = self._active.get(end.run_id)
+            # The answer to an end can be lost, and the run be tried again before that is known.
+            if active is not None and active.claim.attempt == end.attempt:
+                del self._active[end.run_id]
         if not self._active:
             self._idle.set()
         self._queue.changed.set()
@@ -439,9 +442,11 @@ def _checked(outcome: object) -> Outcome:
         return _NO_OUTCOME
     if not isinstance(outcome.output, str) or not isinstance(outcome.error, str | None):
         return _NO_OUTCOME
+    if not isinstance(outcome.metadata, dict):
+        return _NO_OUTCOME
     try:
         json.dumps(outcome.metadata, allow_nan=False).encode()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return _NO_OUTCOME
     error = None if outcome.error is None else clean(outcome.error)
     return replace(outcome, output=clean(outcome.output), error=error)

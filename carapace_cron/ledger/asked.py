@@ -166,8 +166,13 @@ def _labels_in_force(connection: sa.Connection, plan: JobPlan) -> str:
 
 
 def _free_instant(connection: sa.Connection, job_id: str, now: datetime) -> datetime:
-    at = now if now.microsecond else now + timedelta(microseconds=1)
+    at = _fractional(now)
     taken = sa.select(runs.c.id).where(runs.c.job_id == job_id, runs.c.scheduled_for == sa.bindparam("at"))
     while connection.execute(taken, {"at": at}).first() is not None:
-        at += timedelta(microseconds=1)
+        at = _fractional(at + timedelta(microseconds=1))
     return at
+
+
+def _fractional(at: datetime) -> datetime:
+    """No whole second: that may be an instant of the schedule."""
+    return at if at.microsecond else at + timedelta(microseconds=1)

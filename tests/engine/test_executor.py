@@ -11,6 +11,8 @@ from carapace_cron.errors import Conflict, Unavailable
 from carapace_cron.ledger.claiming import fair_shares
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import empty_plan
+from carapace_cron.model.run import Outcome
+from carapace_cron.ports.runner import Work
 
 from .conftest import Engine
 
@@ -267,6 +269,30 @@ async def test_ends_wait_for_a_ledger_that_is_away(engine: Engine) -> None:
     assert len(engine.runner.began) == 1
 
 
+async def test_a_lost_answer_to_an_end_does_not_make_the_next_attempt_overlap_another(engine: Engine) -> None:
+    """The end counts, the run is tried again, and only then is the same end told once more."""
+    job = engine.add("* * * * *", "failtimes 1", retry={"initialSeconds": 0}, timeoutSeconds=3600)
+    real, answers_lost = engine.runs.record_ends, iter([True])
+
+    async def lossy(ends):  # type: ignore[no-untyped-def]
+        answers = await real(ends)
+        if next(answers_lost, False):
+            raise Unavailable("no answer")
+        return answers
+
+    async def fail_then_hang(work: Work) -> Outcome:
+        if work.attempt > 1:
+            await engine.runner.let_go.wait()
+        return Outcome("failure", error="it said no")
+
+    engine.runs.record_ends = lossy  # type: ignore[method-assign]
+    engine.runner._do = fail_then_hang  # type: ignore[method-assign]
+    engine.start()
+    await engine.clock.advance(60 + 150)  # a lease that nobody renews would have run out
+    assert [work.attempt for work in engine.runner.began if work.job_id == job.id] == [1, 2]
+    assert (engine.runner.working, engine.executor.active) == (1, 1)
+
+
 async def test_run_now_with_the_same_key_is_the_same_run(engine: Engine) -> None:
     job = engine.add("0 10 * * *")
     first = await engine.runs.start_now(empty_plan(job), "key", engine.clock.now())
@@ -292,6 +318,16 @@ async def test_a_manual_run_at_the_very_instant_does_not_take_the_place_of_the_s
     engine.start()
     await engine.clock.advance(1)
     assert [run.trigger for run in await engine.all_runs(job)] == ["schedule", "manual"]
+
+
+async def test_many_manual_runs_just_before_an_instant_leave_it_its_place(engine: Engine) -> None:
+    job = engine.add("* * * * *", overlap="allow")
+    for key in ("one", "two", "three"):
+        await engine.runs.start_now(empty_plan(job), key, engine.clock.now() + timedelta(seconds=59.999999))
+    engine.start()
+    await engine.clock.advance(61)
+    runs = [(run.trigger, run.scheduled_for.microsecond) for run in await engine.all_runs(job)]
+    assert runs == [("manual", 999_999), ("schedule", 0), ("manual", 1), ("manual", 2)]
 
 
 async def test_counts_and_the_last_result_are_kept(engine: Engine) -> None:
@@ -345,6 +381,22 @@ async def test_an_outcome_that_is_none_fails_its_run_and_nothing_else(engine: En
     assert await engine.states(bad) == ["failure"] * 2
     assert await engine.states(good) == ["success"] * 2
     assert "no outcome" in ((await engine.all_runs(bad))[0].error or "")
+
+
+@pytest.mark.parametrize("metadata", [None, [1], "text", 5])
+async def test_metadata_that_is_no_object_fails_the_run_and_holds_no_slot(
+    engine: Engine, metadata: object
+) -> None:
+    job = engine.add("* * * * *")
+
+    async def odd(_work: Work) -> Outcome:
+        return Outcome("failure", error="no", metadata=metadata)  # type: ignore[arg-type]  # what a plugin may do
+
+    engine.runner._do = odd  # type: ignore[method-assign]
+    engine.start()
+    await engine.clock.advance(61)
+    assert await engine.states(job) == ["failure"]
+    assert engine.executor.active == 0
 
 
 async def test_output_that_no_encoding_carries_is_cleaned(engine: Engine) -> None:
