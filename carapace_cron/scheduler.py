@@ -27,7 +27,7 @@ from typing import Protocol
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Unavailable
 from carapace_cron.ids import run_id, stable_fraction
-from carapace_cron.ledger.planning import JobPlan, Planned, PlannedInstant
+from carapace_cron.ledger.planning import FAR_AHEAD, JobPlan, Planned, PlannedInstant
 from carapace_cron.model.job import CatchUpOrder, Job, Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
@@ -45,7 +45,7 @@ CATCH_UP_PER_SECOND = 10.0  # late runs are spread, so that a restart is not a s
 RETRY_SECONDS = 1.0  # after the ledger refused a write
 OUTDATED_SECONDS = 0.1  # after it refused a definition: a newer one is on its way, often by milliseconds
 FAULTY_SECONDS = 60.0  # a job that cannot be scheduled, by a fault of ours, is tried again after it
-FAR_AHEAD_SECONDS = 86_400  # no honest mark is further ahead: clocks are moved by hours, not by days
+FAR_AHEAD_SECONDS = FAR_AHEAD.total_seconds()
 SPARE_ENTRIES = 64  # of the heap, before it is rid of those that mean nothing any more
 
 
@@ -78,7 +78,8 @@ class _Member:
     revision: int
     group: _Group
     known: _Known  # shared by all definitions that the job had
-    closed_until: int  # no instant up to it counts: when this definition came into force, and startAt
+    opened: int  # when its instants began to count, as scheduledSince says
+    closed_until: int  # no instant up to it counts: by startAt, and by the end of a pause
     end_at: int | None
     jitter_seconds: float
     overlap: Overlap
@@ -89,7 +90,12 @@ class _Member:
     @property
     def since(self) -> int:
         """The instants after it are those that may come due."""
-        return max(self.known.mark, self.closed_until)
+        return max(self.known.mark, self.begins_after)
+
+    @property
+    def begins_after(self) -> int:
+        """The instants after it are those of this definition."""
+        return max(self.opened, self.closed_until)
 
     def next_after(self, at: int) -> int | None:
         """The job's next instant after both `at` and `since`; None = it has no more."""
@@ -193,12 +199,12 @@ class Scheduler:
         known.runs_created = max(known.runs_created, runs_created)
         if accounted_until is not None:
             known.mark = max(known.mark, int(accounted_until.timestamp()))
-        self._trust(known, self._now())
+        known.mark = _believed(known.mark, self._now())
         if not job.is_scheduled or is_never(job.schedule):
             self._settle(old, int(job.updated_at.timestamp()))
             return
         member = self._member(job, schedule, known)
-        self._settle(old, member.closed_until)
+        self._settle(old, member.begins_after)
         next_at = member.next_after(member.since)
         if next_at is None:
             self._on_finished(job.id, _why_finished(member))
@@ -303,8 +309,7 @@ class Scheduler:
             # More than one instant: for some members the first may be none of theirs, but a later one is.
             last = at if simple else now
             for member in group.members.values():
-                waits = any(member.job_id in one for one in (self._behind, self._faulty, self._outdated))
-                if member.since < last and not waits:
+                if member.since < last and not self._waits(member):
                     if simple:
                         self._due.put(member, at)
                     else:
@@ -356,7 +361,7 @@ class Scheduler:
                 member.known.mark = max(member.known.mark, int(plan.accounted_until.timestamp()))
                 member.known.runs_created = answer.runs_created
         for member, _ in due:
-            if self._is_current(member) and member.next_after(seconds) is None:
+            if self._is_current(member) and not self._waits(member) and member.next_after(seconds) is None:
                 self.drop(member.job_id)
                 self._on_finished(member.job_id, _why_finished(member))
 
@@ -427,19 +432,13 @@ class Scheduler:
         if now < self._newest_now - FAR_AHEAD_SECONDS:
             log.warning("the clock was set back by more than a day", extra={"action": "clock"})
             for known in self._known.values():
-                self._trust(known, now)
+                known.mark = _believed(known.mark, now)
+            for member in self._members.values():
+                member.opened = _believed(member.opened, now)
             for group in self._groups.values():
                 self._arm(group, group.schedule.next_after_timestamp(now))
             self._newest_now = now
         self._newest_now = max(self._newest_now, now)
-
-    def _trust(self, known: _Known, now: int) -> None:
-        """A mark more than a day ahead was made by a clock that was wrong: go on from now.
-
-        Whatever ran meanwhile has its record, and one instant never gets two.
-        """
-        if known.mark > now + FAR_AHEAD_SECONDS:
-            known.mark = now
 
     def _plan(
         self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes | None
@@ -477,6 +476,7 @@ class Scheduler:
         return now.timestamp() + slot - monotonic + self._catch_up_seconds * stable_fraction(member.job_id)
 
     def _member(self, job: Job, schedule: GroupSchedule, known: _Known) -> _Member:
+        now = self._now()
         opened = int(job.scheduled_since.timestamp())
         starts = [at for at in (job.start_at, None if job.enabled else job.paused_until) if at is not None]
         return _Member(
@@ -486,7 +486,9 @@ class Scheduler:
             revision=job.revision,
             group=self._groups.get(schedule) or _Group(schedule),
             known=known,
-            closed_until=max([opened, *(_ceil(at) - 1 for at in starts)]),
+            # A wrong clock may have made the job: how far its instants have their records is known better.
+            opened=opened if _believed(opened, now) == opened else known.mark or now,
+            closed_until=max((_ceil(at) - 1 for at in starts), default=0),
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
@@ -543,6 +545,10 @@ class Scheduler:
 
     def _fall_behind(self, members: Iterable[_Member]) -> None:
         self._behind.update((member.job_id, member) for member in members if self._is_current(member))
+
+    def _waits(self, member: _Member) -> bool:
+        """Whether something that came due of a job is still to be recorded, alone."""
+        return any(member.job_id in one for one in (self._behind, self._faulty, self._outdated))
 
     def _is_current(self, member: _Member) -> bool:
         return self._members.get(member.job_id) is member
@@ -636,6 +642,14 @@ def _why_finished(member: _Member) -> str:
     if member.end_at is not None:
         return "completed: no instant is left before endAt"
     return "completed: the schedule has no instant left"
+
+
+def _believed(at: int, now: int) -> int:
+    """What is more than a day ahead was made by a clock that was wrong: go on from now.
+
+    Whatever ran meanwhile has its record, and one instant never gets two.
+    """
+    return now if at > now + FAR_AHEAD_SECONDS else at
 
 
 def _instant(seconds: int) -> datetime:

@@ -25,6 +25,7 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.model.run import Trigger, run_key
 
 MAX_WAITING = 1_000  # runs of one job that may wait for each other; more are skipped
+FAR_AHEAD = timedelta(days=1)  # no honest mark is further ahead: clocks are moved by hours, not by days
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     for plan, answer in zip(sound, answers, strict=True):
         if plan.notice is not None and answer.missed:
             insert_delivery(connection, plan.notice, now)
-    advance(connection, sound, answers)
+    advance(connection, sound, answers, now)
     in_order = iter(answers)
     return [
         next(in_order) if is_in_force(plan, in_force) else _refused(plan, in_force) for plan in plans
@@ -269,9 +270,13 @@ def alive_runs(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, I
     return found
 
 
-def advance(connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned]) -> None:
+def advance(
+    connection: sa.Connection, plans: Sequence[JobPlan], answers: Sequence[Planned], now: datetime
+) -> None:
+    """A mark only moves on, but for one that a wrong clock has put far ahead: the next start is to find how
+    far the job has really come."""
     values = [
-        {"job": plan.job_id, "until": plan.accounted_until, "made": answer.runs}
+        {"job": plan.job_id, "until": plan.accounted_until, "made": answer.runs, "far": now + FAR_AHEAD}
         for plan, answer in zip(plans, answers, strict=True)
     ]
     if values:  # to execute a statement with no rows is not to do nothing
@@ -305,11 +310,12 @@ _IN_FORCE = sa.select(
 _KNOWN = sa.select(runs.c.id).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
 _MARK = progress.c.accounted_until
 _UNTIL = sa.bindparam("until", type_=_MARK.type)
+_FAR = sa.bindparam("far", type_=_MARK.type)
 _ADVANCE = (
     sa.update(progress)
     .where(progress.c.job_id == sa.bindparam("job"))
     .values(
-        accounted_until=sa.case((_MARK < _UNTIL, _UNTIL), else_=_MARK),
+        accounted_until=sa.case(((_MARK < _UNTIL) | (_MARK > _FAR), _UNTIL), else_=_MARK),
         runs_created=progress.c.runs_created + sa.bindparam("made", type_=sa.Integer),
     )
 )

@@ -29,6 +29,23 @@ async def test_what_is_not_in_force_yet_waits(fenced: Engine) -> None:
     assert await fenced.states(job) == ["success"]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "settings"),
+    [("at 2026-11-21T09:01:00Z", {}), ("* * * * *", {"endAt": "2026-11-21T09:01:30Z"})],
+)
+async def test_the_last_instant_of_a_job_waits_like_any_other(
+    fenced: Engine, schedule: str, settings: dict[str, str]
+) -> None:
+    job = fenced.add(schedule, **settings)
+    fenced.start()
+    await fenced.clock.advance(62)
+    assert fenced.finished == []
+    await fenced.runs.in_force.put([job])
+    await fenced.clock.advance(1)
+    assert await fenced.states(job) == ["success"]
+    assert [job_id for job_id, _ in fenced.finished] == [job.id]
+
+
 async def test_an_older_definition_is_refused_and_the_newer_one_takes_over_without_a_hole(
     fenced: Engine,
 ) -> None:

@@ -422,6 +422,44 @@ async def test_a_clock_that_was_a_year_ahead_does_not_silence_a_job_for_a_year(e
     assert [run.status for run in runs][-2:] == ["success", "success"]
 
 
+async def test_a_clock_that_was_a_year_ahead_hides_no_later_outage(engine: Engine) -> None:
+    """What the ledger knows of how far a job has come is set right with the clock."""
+    job = engine.add("*/5 * * * *", catchUp="all", catchUpOrder="oldestFirst")
+    engine.start()
+    engine.clock.step(timedelta(days=400))
+    await engine.clock.advance(2)
+    engine.clock.step(-timedelta(days=400))
+    await engine.clock.advance(601)
+    away = await engine.restarted()
+    away.clock.step(timedelta(minutes=12))
+    again = await away.restarted()
+    again.start()
+    await again.clock.advance(5)
+    runs = [run for run in await again.all_runs(job) if run.scheduled_for < START + timedelta(days=1)]
+    assert minutes([run.scheduled_for for run in runs if run.status == "success"]) == [
+        "09:10",
+        "09:15",
+        "09:20",
+    ]
+
+
+async def test_a_job_made_while_the_clock_was_a_year_ahead_is_due_once_it_is_right(engine: Engine) -> None:
+    engine.clock.step(timedelta(days=400))
+    job = engine.add("*/5 * * * *", catchUp="all", catchUpOrder="oldestFirst")
+    await engine.put_in_force(job)
+    engine.start()
+    await engine.clock.advance(2)
+    engine.clock.step(-timedelta(days=400))
+    await engine.clock.advance(301)
+    assert await engine.states(job) == ["success"]
+    away = await engine.restarted()
+    away.clock.step(timedelta(minutes=7))
+    again = await away.restarted()
+    again.start()
+    await again.clock.advance(5)
+    assert minutes([run.scheduled_for for run in await again.all_runs(job)]) == ["09:05", "09:10"]
+
+
 async def test_on_time_runs_go_before_what_an_outage_left_behind(engine: Engine) -> None:
     for _ in range(30):
         engine.add("* * * * *", catchUp="none")
