@@ -21,11 +21,12 @@ from pathlib import Path
 
 from carapace_cron.clock import SystemClock
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ids import new_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.job import Job
-from carapace_cron.objects.sqlite import SqliteObjects
+from carapace_cron.objects.database import DatabaseObjects
 from carapace_cron.ports.object_store import ObjectStore
 
 AT_ONCE = 64
@@ -42,9 +43,9 @@ async def opened(address: str) -> AsyncIterator[ObjectStore]:
         await objects.close()
         return
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "bench.db", upgrade)
+        database = Database(sqlite_engine(Path(folder) / "bench.db"), upgrade)
         await database.open()
-        yield SqliteObjects(database, clock)
+        yield DatabaseObjects(database, clock)
         await database.close()
 
 

@@ -131,6 +131,7 @@ class Ours:
     async def open(self, folder: Path, measured: Measured) -> None:
         from carapace_cron.clock import SystemClock
         from carapace_cron.database import Database
+        from carapace_cron.engines import sqlite_engine
         from carapace_cron.executor import Executor
         from carapace_cron.ledger.migrations.upgrade import upgrade
         from carapace_cron.ledger.runs import Runs
@@ -139,7 +140,7 @@ class Ours:
 
         clock = SystemClock()
         self.documents: dict[str, bytes] = {}
-        self.database = Database(folder / DATABASE, upgrade)
+        self.database = Database(sqlite_engine(folder / DATABASE), upgrade)
         await self.database.open()
         ledger = Runs(self.database)
         self.scheduler = Scheduler(

@@ -152,11 +152,12 @@ def fill(folder: Path, count: int) -> None:
     from carapace_cron.clock import SystemClock
     from carapace_cron.data_dir import DataDir
     from carapace_cron.database import Database
+    from carapace_cron.engines import sqlite_engine
     from carapace_cron.ids import new_job_id
     from carapace_cron.job_document import key_of, written
     from carapace_cron.ledger.migrations.upgrade import upgrade
     from carapace_cron.model.job import Job
-    from carapace_cron.objects.sqlite import SqliteObjects
+    from carapace_cron.objects.database import DatabaseObjects
     from carapace_cron.plugin import House
     from carapace_cron.ports.host import AgentReply
     from carapace_cron.settings import CronSettings
@@ -178,9 +179,9 @@ def fill(folder: Path, count: int) -> None:
         )
 
     async def write() -> None:
-        database = Database(DataDir(folder).database, upgrade)
+        database = Database(sqlite_engine(DataDir(folder).database), upgrade)
         await database.open()
-        objects = SqliteObjects(database, SystemClock())
+        objects = DatabaseObjects(database, SystemClock())
         for start in range(0, count, 1_000):
             made = [written(job(number), over=None) for number in range(start, min(start + 1_000, count))]
             await asyncio.gather(*(objects.put(key_of(one.id), body, if_absent=True) for one, body in made))

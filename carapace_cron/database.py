@@ -2,8 +2,8 @@
 
 Writes are functions that get the writer's connection. They run one after another in a thread of their
 own; all that queued up while the disk was busy share one transaction, and each caller is answered only
-after that commit. SQLite has one writer anyway, so nothing is lost by it, and a commit with
-``synchronous=FULL`` costs a flush of the disk that a hundred callers may as well share.
+after that commit. SQLite has one writer anyway, so nothing is lost by it, and a durable commit costs a
+flush of the disk, on PostgreSQL a way to the server too, that a hundred callers may as well share.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.pool import QueuePool
 
+from carapace_cron.engines import READERS
 from carapace_cron.errors import CarapaceError, Unavailable
 
 T = TypeVar("T")
 
 MAX_BATCH = 512  # writes a transaction: bounds how long the first of them waits for the last
-READERS = 2
-BUSY_TIMEOUT_MS = 10_000  # another process (a backup, an inspection) may hold the file for a moment
 
 
 @dataclass(slots=True)
@@ -42,27 +39,19 @@ class _Write:
 
 
 class Database:
-    """A SQLite file behind SQLAlchemy Core.
+    """A database behind SQLAlchemy Core, in one of the places of `carapace_cron.engines`.
 
     `write` answers after the commit is on the disk. `read` sees all that was committed when it began and
     never waits for a writer. Both raise `Unavailable` when the database cannot be used, and from the
     moment at which `close` is called.
     """
 
-    shared = False  # whether other processes write it, too; a file's folder is locked by one gateway
-
-    def __init__(self, path: Path, migrate: Callable[[sa.Connection], None]) -> None:
+    def __init__(self, engine: sa.Engine, migrate: Callable[[sa.Connection], None]) -> None:
         """`migrate` brings the schema up to date, inside a transaction; it runs once, at `open`."""
-        self.path = path
+        # Whether other processes write it, too. The folder of a file is locked by one gateway.
+        self.shared = engine.dialect.name != "sqlite"
         self._migrate_schema = migrate
-        self._engine = sa.create_engine(
-            f"sqlite+pysqlite:///{path}",
-            poolclass=QueuePool,
-            pool_size=READERS + 1,
-            connect_args={"check_same_thread": False, "isolation_level": None},
-        )
-        sa.event.listen(self._engine, "connect", _configure)
-        sa.event.listen(self._engine, "begin", _begin)
+        self._engine = engine
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
         self._writer: threading.Thread | None = None
@@ -135,7 +124,7 @@ class Database:
                 self._migrate_schema(writer)
 
     def _write_loop(self) -> None:
-        with self._engine.connect().execution_options(carapace_writer=True) as connection:
+        with contextlib.closing(_WriteConnection(self._engine)) as connection:
             while (first := self._writes.get()) is not None:
                 batch, closing = self._batch_from(first)
                 self._commit_timed(connection, batch)
@@ -155,24 +144,56 @@ class Database:
             batch.append(write)
         return batch, False
 
-    def _commit_timed(self, connection: sa.Connection, batch: list[_Write]) -> None:
+    def _commit_timed(self, connection: _WriteConnection, batch: list[_Write]) -> None:
         began = time.perf_counter()
         self._commit(connection, batch)
         if self.on_commit is not None:
             self.on_commit(len(batch), time.perf_counter() - began)
 
-    def _commit(self, connection: sa.Connection, batch: list[_Write]) -> None:
+    def _commit(self, connection: _WriteConnection, batch: list[_Write]) -> None:
         """All in one transaction; if one fails, each by itself, so that it fails alone."""
         try:
-            with _translated(), connection.begin():
+            with _translated(), connection.begin() as transaction:
                 for write in batch:
-                    write.result = write.work(connection)
+                    write.result = write.work(transaction)
         except Exception as error:  # noqa: BLE001  # whatever the caller's work raised is the caller's answer
-            if len(batch) == 1:
-                batch[0].error = error
+            # Without a server all fail alike; and if it went away during the commit, they may be written.
+            if len(batch) == 1 or connection.is_lost:
+                for write in batch:
+                    write.error = error
                 return
             for write in batch:
                 self._commit(connection, [write])
+
+
+class _WriteConnection:
+    """The writer's connection, made when it is needed and again when it was lost."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection is None
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction, committed at the end. If the connection breaks meanwhile, `is_lost`."""
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(carapace_writer=True)
+        connection = self._connection
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            if connection.invalidated:
+                self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 def _answer(batch: list[_Write]) -> None:
@@ -203,24 +224,3 @@ def _translated() -> Iterator[None]:
             raise
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         raise Unavailable(f"the database cannot be used: {cause}") from error
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",  # an acknowledged call survives a power cut, not only a crash
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "foreign_keys=ON",
-        "cache_size=-16384",  # 16 MiB
-        "temp_store=MEMORY",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    # The driver's own BEGIN is off (isolation_level=None). A writer takes the lock at once, because a
-    # transaction that reads first and is upgraded later fails with "database is locked" without waiting.
-    writer = connection.get_execution_options().get("carapace_writer")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")

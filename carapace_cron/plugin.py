@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from carapace_cron.api.methods import cron_methods
@@ -29,6 +30,7 @@ from carapace_cron.channels.webhook import open_webhooks
 from carapace_cron.clock import Clock, SystemClock
 from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
+from carapace_cron.engines import postgresql_engine, sqlite_engine
 from carapace_cron.errors import ConfigurationError, InvalidValue, NotFound, Unavailable
 from carapace_cron.executor import Executor
 from carapace_cron.gateway.hookspecs import Method, Route
@@ -50,7 +52,7 @@ from carapace_cron.model.job import Job
 from carapace_cron.model.record import explain
 from carapace_cron.objects.binding import bind_to_ledger
 from carapace_cron.objects.counted import CountedObjects
-from carapace_cron.objects.sqlite import SqliteObjects
+from carapace_cron.objects.database import DatabaseObjects
 from carapace_cron.outbound.address import AllowList
 from carapace_cron.outbound.client import Outbound
 from carapace_cron.ports.host import Host
@@ -162,12 +164,12 @@ class House:
     def __init__(
         self, host: Host, settings: CronSettings, clock: Clock, *, database: Database | None = None
     ) -> None:
-        """`database`: not open yet, perhaps shared by several gateways; None: a file of this one's own."""
+        """`database`: not open yet; None: the one that `settings.ledger` names."""
         self._host = host
         self._settings = settings
         self._clock = clock
         self._data_dir = DataDir(host.data_dir)
-        self._database = database or Database(self._data_dir.database, upgrade)
+        self._database = database or Database(self._ledger_engine(), upgrade)
         self._metrics = Metrics()
         self._database.on_commit = self._metrics.committed
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -515,9 +517,13 @@ class House:
             found.insert(0, f"due jobs wait for the ledger: {self._scheduler.trouble}")
         return found
 
+    def _ledger_engine(self) -> sa.Engine:
+        address = self._settings.ledger.get_secret_value()
+        return sqlite_engine(self._data_dir.database) if address == "sqlite:" else postgresql_engine(address)
+
     def _own_stores(self) -> dict[str, StoreFactory]:
         async def embedded(_address: str) -> ObjectStore:
-            return SqliteObjects(self._database, self._clock)
+            return DatabaseObjects(self._database, self._clock)
 
         async def s3(address: str) -> ObjectStore:
             # Imported here: its libraries cost 60 MB, which the embedded default need not pay.
@@ -525,7 +531,7 @@ class House:
 
             return await S3Objects.open(address, endpoint_url=self._settings.s3_endpoint_url or None)
 
-        return {"sqlite": embedded, "s3": s3}
+        return {"postgresql" if self._database.shared else "sqlite": embedded, "s3": s3}
 
     def _own_channel_kinds(self) -> dict[str, ChannelFactory]:
         return {

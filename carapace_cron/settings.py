@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -11,6 +12,7 @@ from carapace_cron.model.limits import Limits
 from carapace_cron.model.program import ProgramRule
 
 MIN_TOKEN_LENGTH = 16
+_POSTGRESQL = re.compile(r"postgres(ql)?://.")
 
 
 class CronSettings(BaseModel):
@@ -19,7 +21,8 @@ class CronSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     admin_token: SecretStr = SecretStr("")  # empty: the first start makes one and prints it
-    job_store: str = "sqlite:"  # or s3://bucket/prefix
+    ledger: SecretStr = SecretStr("sqlite:")  # or postgresql://user:password@host/database
+    job_store: str = "sqlite:"  # in the ledger's file; postgresql: in its database; or s3://bucket/prefix
     s3_endpoint_url: str = ""  # empty: AWS
     adopt_bucket: bool = False  # run the jobs of a bucket that another ledger has run before
     max_concurrent_runs: int = Field(5, ge=1, le=10_000)
@@ -42,6 +45,13 @@ class CronSettings(BaseModel):
         if 0 < len(token.get_secret_value()) < MIN_TOKEN_LENGTH:
             raise ValueError(f"expected at least {MIN_TOKEN_LENGTH} characters, or none at all")
         return token
+
+    @field_validator("ledger")
+    @classmethod
+    def _sqlite_or_postgresql(cls, address: SecretStr) -> SecretStr:
+        if address.get_secret_value() != "sqlite:" and not _POSTGRESQL.match(address.get_secret_value()):
+            raise ValueError("expected sqlite: or postgresql://user:password@host:port/database")
+        return address
 
     @field_validator("concurrency")
     @classmethod

@@ -159,7 +159,7 @@ def _bounds(one: FieldInfo) -> str:
 
 
 def test_the_settings_page_has_each_setting_with_its_default_and_bounds() -> None:
-    sections = ("The gateway", "Jobs and runs", "Where jobs are kept")
+    sections = ("The gateway", "Jobs and runs", "Where things are kept")
     page = {name: row for section in sections for name, row in table(section, "name").items()}
     assert page == told(Settings)
 

@@ -27,7 +27,7 @@ DOORS = {
     "ledger/watchlist.py": "Watchlist",
     "ledger/badges.py": "BadgeKeys",
     "objects/memory.py": "MemoryObjects",
-    "objects/sqlite.py": "SqliteObjects",
+    "objects/database.py": "DatabaseObjects",
     "objects/s3.py": "S3Objects",
 }
 WRITES = ("_database.write(", "self._step(")

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("schedule", "outbound"),
     ("model", "settings"),
     (
-        "ports", "hookspecs", "database", "data_dir", "occurrences", "calendars", "metrics",
+        "ports", "hookspecs", "engines", "database", "data_dir", "occurrences", "calendars", "metrics",
         "monitors.status", "monitors.alarm", "monitors.sentences",
     ),
     ("objects", "job_index", "job_document", "job_store", "ledger", "runners", "channels"),

@@ -11,11 +11,12 @@ import click
 from carapace_cron.clock import SystemClock
 from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.job_document import PREFIX
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.objects.copy import CopyReport, copy_objects
-from carapace_cron.objects.sqlite import SqliteObjects
+from carapace_cron.objects.database import DatabaseObjects
 from carapace_cron.ports.object_store import ObjectStore
 
 SHOW_EVERY = 100  # objects
@@ -47,10 +48,10 @@ async def _opened(address: str, data_dir: Path, endpoint: str | None) -> AsyncIt
     elif address.startswith("sqlite:"):
         folder = _folder(address, data_dir)
         folder.claim()
-        database = Database(folder.database, upgrade)
+        database = Database(sqlite_engine(folder.database), upgrade)
         try:
             await database.open()
-            yield SqliteObjects(database, SystemClock())
+            yield DatabaseObjects(database, SystemClock())
         finally:
             await database.close()
             folder.release()

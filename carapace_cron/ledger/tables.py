@@ -34,10 +34,16 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+# 64 bits everywhere; SQLite's INTEGER has them, and alone can count the rows of a table.
+WholeNumber = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# Sorted byte by byte, as S3 lists its keys, whatever the language of the database.
+ObjectKey = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 objects = sa.Table(  # the embedded object store: what a bucket holds on S3
     "objects",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", ObjectKey, primary_key=True),
     sa.Column("etag", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("modified_at", InstantColumn, nullable=False),
@@ -54,7 +60,7 @@ definitions = sa.Table(  # a job as it is in force, and as it was when a run of 
     "definitions",
     metadata,
     sa.Column("job_id", sa.Text, primary_key=True),
-    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("revision", WholeNumber, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 
@@ -62,14 +68,14 @@ progress = sa.Table(  # how far each job has come; outlives the rows that retent
     "progress",
     metadata,
     sa.Column("job_id", sa.Text, primary_key=True),
-    sa.Column("revision", sa.Integer),  # of the definition in force; None: a version before kept none
+    sa.Column("revision", WholeNumber),  # of the definition in force; None: a version before kept none
     # "channel:ops tag:db watched": what limits may count its runs by, and whether a monitor watches them
     sa.Column("labels", sa.Text, nullable=False),
     sa.Column("accounted_until", InstantColumn, nullable=False),  # each instant up to it has its record
-    sa.Column("runs_created", sa.Integer, nullable=False),  # by the schedule; what maxRuns counts
-    sa.Column("execution_count", sa.Integer, nullable=False),  # ended runs, however they ended
-    sa.Column("failure_count", sa.Integer, nullable=False),
-    sa.Column("failures_in_row", sa.Integer, nullable=False),  # since a success, a resume or another limit
+    sa.Column("runs_created", WholeNumber, nullable=False),  # by the schedule; what maxRuns counts
+    sa.Column("execution_count", WholeNumber, nullable=False),  # ended runs, however they ended
+    sa.Column("failure_count", WholeNumber, nullable=False),
+    sa.Column("failures_in_row", WholeNumber, nullable=False),  # since a success, a resume or another limit
     sa.Column("last_status", sa.Text),
     sa.Column("last_executed_at", InstantColumn),
     sa.Column("last_error", sa.Text),
@@ -78,13 +84,13 @@ progress = sa.Table(  # how far each job has come; outlives the rows that retent
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True),  # the order in which they were recorded
+    sa.Column("sequence", WholeNumber, primary_key=True),  # the order in which they were recorded
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("job_id", sa.Text, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text, nullable=False),
     sa.Column("lane", sa.Text, nullable=False),  # "<tenant>/<user>": the queue that it stands in
-    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("revision", WholeNumber, nullable=False),
     sa.Column("scheduled_for", InstantColumn, nullable=False),
     sa.Column("available_at", InstantColumn),  # None while it waits for the run before it
     sa.Column("status", sa.Text, nullable=False),
@@ -95,7 +101,7 @@ runs = sa.Table(
     sa.Column("held_by", sa.Text),  # the label whose limit is full; it waits until one of those runs ends
     sa.Column("caused_by", sa.Text),  # the run whose end started this one
     sa.Column("deadline_at", InstantColumn),
-    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("attempt", WholeNumber, nullable=False),
     sa.Column("lease_owner", sa.Text),
     sa.Column("lease_until", InstantColumn),
     sa.Column("cancel_reason", sa.Text),  # somebody asked to cancel while it ran
@@ -152,12 +158,12 @@ attempts = sa.Table(
     "attempts",
     metadata,
     sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("number", WholeNumber, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("started_at", InstantColumn, nullable=False),
     sa.Column("finished_at", InstantColumn),
-    sa.Column("duration_ms", sa.Integer),
+    sa.Column("duration_ms", WholeNumber),
     sa.Column("output", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("metadata", sa.JSON),
@@ -166,7 +172,7 @@ attempts = sa.Table(
 deliveries = sa.Table(  # the outbox: written with what it tells of
     "deliveries",
     metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("sequence", WholeNumber, primary_key=True),
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("channel_id", sa.Text, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
@@ -174,7 +180,7 @@ deliveries = sa.Table(  # the outbox: written with what it tells of
     sa.Column("subject", sa.Text, nullable=False),  # the id of the run or the monitor that it tells of
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("tries", WholeNumber, nullable=False),
     sa.Column("next_try_at", InstantColumn, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("created_at", InstantColumn, nullable=False),
@@ -202,7 +208,7 @@ chains = sa.Table(  # whose end starts a run of whom; of jobs that are in force 
 events = sa.Table(  # who changed what, from what, to what
     "events",
     metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("sequence", WholeNumber, primary_key=True),
     sa.Column("at", InstantColumn, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text, nullable=False),  # whose thing it is
@@ -227,17 +233,17 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("slug", sa.Text, nullable=False),
     sa.Column("unique_key", sa.Text, nullable=False, unique=True),  # made of the id, for those who only read
     sa.Column("job_id", sa.Text),  # our own job that it watches
-    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("revision", WholeNumber, nullable=False),
     sa.Column("created_at", InstantColumn, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    sa.Column("pings", sa.Integer, nullable=False),
+    sa.Column("pings", WholeNumber, nullable=False),
     sa.Column("last_ping_at", InstantColumn),
-    sa.Column("last_duration_ms", sa.Integer),
+    sa.Column("last_duration_ms", WholeNumber),
     sa.Column("expected_after", InstantColumn),
     # of those that have begun: [[rid, started, last sign, overdue], …]
     sa.Column("open_runs", sa.JSON(none_as_null=True)),
-    sa.Column("failures_in_row", sa.Integer, nullable=False),
+    sa.Column("failures_in_row", WholeNumber, nullable=False),
     sa.Column("ends", sa.Text, nullable=False),
     sa.Column("deadline", InstantColumn),  # silence until then makes it down
     sa.Column("alarm", sa.JSON(none_as_null=True)),  # what was told of it, and what is to be told when
@@ -272,12 +278,12 @@ pings = sa.Table(
     "pings",
     metadata,
     sa.Column("monitor_id", sa.Text, primary_key=True),
-    sa.Column("n", sa.Integer, primary_key=True),  # counted per monitor, from 1
+    sa.Column("n", WholeNumber, primary_key=True),  # counted per monitor, from 1
     sa.Column("at", InstantColumn, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("rid", sa.Text, nullable=False),
-    sa.Column("exit_status", sa.Integer),
-    sa.Column("duration_ms", sa.Integer),
+    sa.Column("exit_status", WholeNumber),
+    sa.Column("duration_ms", WholeNumber),
     sa.Column("scheme", sa.Text, nullable=False),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("remote_address", sa.Text, nullable=False),
@@ -289,7 +295,7 @@ pings = sa.Table(
 flips = sa.Table(
     "flips",
     metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("sequence", WholeNumber, primary_key=True),
     sa.Column("monitor_id", sa.Text, nullable=False),
     sa.Column("at", InstantColumn, nullable=False),
     sa.Column("before", sa.Text, nullable=False),

@@ -11,6 +11,7 @@ import pytest
 
 from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ledger.deliveries import Deliveries, insert_delivery
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.actor import Actor
@@ -78,7 +79,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(tmp_path / "ledger.db", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.db"), upgrade)
     await database.open()
     yield database
     await database.close()

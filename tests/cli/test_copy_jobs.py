@@ -14,12 +14,13 @@ from carapace_cron.cli.main import cli
 from carapace_cron.clock import SystemClock
 from carapace_cron.data_dir import DataDir
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.ids import new_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.job import Job
-from carapace_cron.objects.sqlite import SqliteObjects
+from carapace_cron.objects.database import DatabaseObjects
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -42,9 +43,9 @@ def a_job(name: str) -> Job:
 async def keep(folder: Path, *jobs: Job) -> list[Job]:
     """Keep jobs in a data directory; all that are there then."""
     folder.mkdir(exist_ok=True)
-    database = Database(DataDir(folder).database, upgrade)
+    database = Database(sqlite_engine(DataDir(folder).database), upgrade)
     await database.open()
-    store = JobStore(SqliteObjects(database, SystemClock()), SystemClock())
+    store = JobStore(DatabaseObjects(database, SystemClock()), SystemClock())
     await store.load()
     for job in jobs:
         await store.create(job)

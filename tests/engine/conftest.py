@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.databases import Place, engine_at
 
 from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
@@ -136,7 +136,7 @@ class EngineRuns(Runs):
 class Engine:
     """Scheduler and executor around one ledger, as in a gateway, with the jobs in a dict."""
 
-    def __init__(self, path: Path, clock: ManualClock, *, slots: int = 5) -> None:
+    def __init__(self, path: Place, clock: ManualClock, *, slots: int = 5) -> None:
         self.path = path
         self.clock = clock
         self.slots = slots
@@ -151,7 +151,7 @@ class Engine:
         self.expired: list[Expired] = []
 
     async def open(self) -> None:
-        self.database = Database(self.path, upgrade)
+        self.database = Database(engine_at(self.path), upgrade)
         await self.database.open()
         self.clock.busy.append(lambda database=self.database: database.in_flight > 0)
         self.runs = EngineRuns(self.database, self.jobs, self.limits)
@@ -261,9 +261,9 @@ class Engine:
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+async def engine(ledger_place: Place) -> AsyncIterator[Engine]:
     """An open engine whose loops are not started yet."""
-    made = Engine(tmp_path / "ledger.sqlite", ManualClock(START))
+    made = Engine(ledger_place, ManualClock(START))
     await made.open()
     yield made
     for one in _with_successors(made):

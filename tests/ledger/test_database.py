@@ -12,8 +12,10 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from support.databases import Place, engine_at
 
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.facts import ledger_id
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -21,8 +23,8 @@ from carapace_cron.ledger.tables import facts, metadata
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(tmp_path / "ledger.sqlite", upgrade)
+async def database(ledger_place: Place) -> AsyncIterator[Database]:
+    made = Database(engine_at(ledger_place), upgrade)
     await made.open()
     yield made
     await made.close()
@@ -44,10 +46,13 @@ async def test_the_migrations_make_the_schema_that_the_code_uses(database: Datab
     assert drift == []
 
 
-async def test_it_flushes_each_commit_to_the_disk(database: Database) -> None:
+async def test_it_flushes_each_commit_to_the_disk(tmp_path: Path) -> None:
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
+    await database.open()
     settings = await database.write(
         lambda c: [c.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     )
+    await database.close()
     assert settings == ["wal", 2]
 
 
@@ -83,7 +88,7 @@ async def test_a_caller_that_goes_away_does_not_stop_the_write(database: Databas
 
 
 async def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     writes = [asyncio.create_task(database.write(add(f"{number}"))) for number in range(50)]
     await asyncio.sleep(0)
@@ -103,7 +108,7 @@ async def test_after_closing_it_says_so(database: Database) -> None:
 
 
 async def test_a_write_during_the_closing_is_refused_and_not_forgotten(tmp_path: Path) -> None:
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     began, go_on = threading.Event(), threading.Event()
 
@@ -129,7 +134,7 @@ async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
         def _write_loop(self) -> None:
             """Ends before it has written anything."""
 
-    database = Dying(tmp_path / "ledger.sqlite", upgrade)
+    database = Dying(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     write = asyncio.create_task(database.write(add("lost")))
     await asyncio.sleep(0)
@@ -141,7 +146,7 @@ async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_text("this is a letter, not a database" * 100)
-    database = Database(path, upgrade)
+    database = Database(sqlite_engine(path), upgrade)
     with pytest.raises(Unavailable, match="not a database"):
         await database.open()
     await database.close()

@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.migrations import upgrade as migrations
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -59,10 +60,10 @@ def fill_version_2(connection: sa.Connection) -> None:
 
 
 async def test_deliveries_of_version_2_are_still_sent_and_know_whose_they_are(tmp_path: Path) -> None:
-    before = Database(tmp_path / "ledger.sqlite", fill_version_2)
+    before = Database(sqlite_engine(tmp_path / "ledger.sqlite"), fill_version_2)
     await before.open()
     await before.close()
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     deliveries = Deliveries(database)
     [of_alice] = await deliveries.page(tenant="acme", user_id="alice")

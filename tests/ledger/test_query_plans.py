@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ledger import claiming, ending, events, history, holding, planning
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -51,7 +52,7 @@ TABLES = ("SCAN runs", "SCAN attempts", "SCAN deliveries", "SCAN progress", "SCA
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_it_looks_through_no_history(tmp_path: Path, name: str) -> None:
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
 
     def explained(connection: sa.Connection) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.in_force import InForce
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -46,7 +47,7 @@ def a_job(job_id: str) -> Job:
 
 async def test_pages_show_each_run_once_and_come_to_an_end(tmp_path: Path) -> None:
     """Two jobs are due at the same instants, so pages also part in the middle of one instant."""
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     runs = Runs(database)
     await InForce(database).put([a_job("one"), a_job("two")])

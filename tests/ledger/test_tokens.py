@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import NotFound
 from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -19,7 +20,7 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(tmp_path / "ledger.sqlite", upgrade)
+    made = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await made.open()
     yield made
     await made.close()
@@ -38,10 +39,12 @@ async def test_a_token_says_who_holds_it(tokens: Tokens) -> None:
     assert await tokens.find(issued.secret + "x") is None
 
 
-async def test_the_secret_itself_is_nowhere_in_the_file(tokens: Tokens, database: Database) -> None:
+async def test_the_secret_itself_is_nowhere_in_the_file(
+    tokens: Tokens, database: Database, tmp_path: Path
+) -> None:
     issued = await tokens.issue("acme", "alice", ["admin"], NOW)
     await database.close()
-    written = b"".join(path.read_bytes() for path in database.path.parent.iterdir())
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert issued.id.encode() in written
     assert issued.secret.encode() not in written
 

@@ -15,6 +15,7 @@ from support.monitor_day import NOON, a_monitor
 
 from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger import pings as pings_module
 from carapace_cron.ledger.deliveries import Deliveries
@@ -73,7 +74,7 @@ class Ledger:
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    database = Database(tmp_path / "ledger.sqlite", upgrade)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
     yield Ledger(database)
     await database.close()

@@ -14,12 +14,13 @@ from support.s3_servers import aws_environment, moto_server, seaweedfs
 
 from carapace_cron.clock import Clock, ManualClock, SystemClock
 from carapace_cron.database import Database
+from carapace_cron.engines import sqlite_engine
 from carapace_cron.ids import new_job_id, random_text
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.job import Job
+from carapace_cron.objects.database import DatabaseObjects
 from carapace_cron.objects.memory import MemoryObjects
 from carapace_cron.objects.s3 import S3Objects
-from carapace_cron.objects.sqlite import SqliteObjects
 from carapace_cron.ports.object_store import ObjectStore
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -38,15 +39,15 @@ def memory() -> MemoryObjects:
 
 
 @asynccontextmanager
-async def sqlite_objects(folder: Path, clock: Clock) -> AsyncIterator[SqliteObjects]:
-    database = Database(folder / "carapace.db", upgrade)
+async def sqlite_objects(folder: Path, clock: Clock) -> AsyncIterator[DatabaseObjects]:
+    database = Database(sqlite_engine(folder / "carapace.db"), upgrade)
     await database.open()
-    yield SqliteObjects(database, clock)
+    yield DatabaseObjects(database, clock)
     await database.close()
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path, clock: ManualClock) -> AsyncIterator[SqliteObjects]:
+async def sqlite(tmp_path: Path, clock: ManualClock) -> AsyncIterator[DatabaseObjects]:
     async with sqlite_objects(tmp_path, clock) as objects:
         yield objects
 

@@ -17,8 +17,8 @@ from carapace_cron.ids import new_job_id
 from carapace_cron.job_document import key_of
 from carapace_cron.job_store import JobStore
 from carapace_cron.model.job import Job
+from carapace_cron.objects.database import DatabaseObjects
 from carapace_cron.objects.memory import MemoryObjects
-from carapace_cron.objects.sqlite import SqliteObjects
 from carapace_cron.ports.object_store import Conflict, Listed, StoredObject, Unknown, WriteOutcome
 
 MakeJob = Callable[..., Job]
@@ -84,7 +84,7 @@ def store(objects: WatchedObjects, clock: ManualClock) -> JobStore:
     return JobStore(objects, clock)
 
 
-async def opened(objects: MemoryObjects | SqliteObjects, clock: ManualClock) -> JobStore:
+async def opened(objects: MemoryObjects | DatabaseObjects, clock: ManualClock) -> JobStore:
     """As another gateway, or this one after a restart, sees the same objects."""
     store = JobStore(objects, clock)
     await store.load()
@@ -481,7 +481,7 @@ class TestLoading:
         assert store.count("acme") == 1
 
     async def test_it_reads_no_object_by_itself_where_the_listing_gives_bodies(
-        self, sqlite: SqliteObjects, clock: ManualClock, make_job: MakeJob
+        self, sqlite: DatabaseObjects, clock: ManualClock, make_job: MakeJob
     ) -> None:
         store = await opened(sqlite, clock)
         for _ in range(3):

@@ -89,7 +89,7 @@ async def test_it_lists_keys_in_order_with_their_etags(store: ObjectStore) -> No
 
 
 async def test_it_lists_page_by_page(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carapace_cron.objects.sqlite.PAGE", 2)
+    monkeypatch.setattr("carapace_cron.objects.database.PAGE", 2)
     monkeypatch.setattr("carapace_cron.objects.s3_wire.PAGE", 2)
     for number in range(5):
         await created(store, f"cron/jobs/{number}", body())

@@ -165,7 +165,7 @@ def test_it_knows_a_loopback_endpoint(endpoint: str | None, loopback: bool) -> N
 
 
 def test_the_embedded_store_does_not_pay_for_the_client() -> None:
-    code = "import sys, carapace_cron.job_store, carapace_cron.objects.sqlite, carapace_cron.objects.s3\n"
+    code = "import sys, carapace_cron.job_store, carapace_cron.objects.database, carapace_cron.objects.s3\n"
     code += "print(sorted(sys.modules.keys() & {'aioboto3', 'botocore', 'aiobotocore'}))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"

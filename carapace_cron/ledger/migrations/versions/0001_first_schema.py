@@ -8,17 +8,20 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+_WHOLE_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_OBJECT_KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "attempts",
         sa.Column("run_id", sa.Text(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("number", _WHOLE_NUMBER, nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
-        sa.Column("duration_ms", sa.Integer(), nullable=True),
+        sa.Column("duration_ms", _WHOLE_NUMBER, nullable=True),
         sa.Column("output", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("metadata", sa.JSON(), nullable=True),
@@ -27,19 +30,19 @@ def upgrade() -> None:
     op.create_table(
         "definitions",
         sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("revision", _WHOLE_NUMBER, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "revision"),
     )
     op.create_table(
         "deliveries",
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", _WHOLE_NUMBER, nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("channel_id", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("tries", _WHOLE_NUMBER, nullable=False),
         sa.Column("next_try_at", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -64,7 +67,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "objects",
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key", _OBJECT_KEY, nullable=False),
         sa.Column("etag", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("modified_at", sa.BigInteger(), nullable=False),
@@ -74,9 +77,9 @@ def upgrade() -> None:
         "progress",
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("accounted_until", sa.BigInteger(), nullable=False),
-        sa.Column("runs_created", sa.Integer(), nullable=False),
-        sa.Column("execution_count", sa.Integer(), nullable=False),
-        sa.Column("failure_count", sa.Integer(), nullable=False),
+        sa.Column("runs_created", _WHOLE_NUMBER, nullable=False),
+        sa.Column("execution_count", _WHOLE_NUMBER, nullable=False),
+        sa.Column("failure_count", _WHOLE_NUMBER, nullable=False),
         sa.Column("last_status", sa.Text(), nullable=True),
         sa.Column("last_executed_at", sa.BigInteger(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -84,20 +87,20 @@ def upgrade() -> None:
     )
     op.create_table(
         "runs",
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", _WHOLE_NUMBER, nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("lane", sa.Text(), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("revision", _WHOLE_NUMBER, nullable=False),
         sa.Column("scheduled_for", sa.BigInteger(), nullable=False),
         sa.Column("available_at", sa.BigInteger(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("trigger", sa.Text(), nullable=False),
         sa.Column("serial", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("attempt", _WHOLE_NUMBER, nullable=False),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("cancel_reason", sa.Text(), nullable=True),

@@ -8,11 +8,13 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+_WHOLE_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
-    op.add_column("progress", sa.Column("revision", sa.Integer(), nullable=True))
+    op.add_column("progress", sa.Column("revision", _WHOLE_NUMBER, nullable=True))
     op.add_column("progress", sa.Column("labels", sa.Text(), nullable=False, server_default=""))
-    op.add_column("progress", sa.Column("failures_in_row", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("progress", sa.Column("failures_in_row", _WHOLE_NUMBER, nullable=False, server_default="0"))
     op.add_column("runs", sa.Column("labels", sa.Text(), nullable=False, server_default=""))
     op.add_column("runs", sa.Column("held_by", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("caused_by", sa.Text(), nullable=True))
@@ -41,7 +43,7 @@ def upgrade() -> None:
     op.create_index("chains_by_upstream", "chains", ["upstream_id"])
     op.create_table(
         "events",
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", _WHOLE_NUMBER, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),

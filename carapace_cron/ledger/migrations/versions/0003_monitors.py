@@ -8,6 +8,8 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
+_WHOLE_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -18,16 +20,16 @@ def upgrade() -> None:
         sa.Column("slug", sa.Text(), nullable=False),
         sa.Column("unique_key", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Text(), nullable=True),
-        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("revision", _WHOLE_NUMBER, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("pings", sa.Integer(), nullable=False),
+        sa.Column("pings", _WHOLE_NUMBER, nullable=False),
         sa.Column("last_ping_at", sa.BigInteger(), nullable=True),
-        sa.Column("last_duration_ms", sa.Integer(), nullable=True),
+        sa.Column("last_duration_ms", _WHOLE_NUMBER, nullable=True),
         sa.Column("expected_after", sa.BigInteger(), nullable=True),
         sa.Column("open_runs", sa.JSON(), nullable=True),
-        sa.Column("failures_in_row", sa.Integer(), nullable=False),
+        sa.Column("failures_in_row", _WHOLE_NUMBER, nullable=False),
         sa.Column("ends", sa.Text(), nullable=False),
         sa.Column("deadline", sa.BigInteger(), nullable=True),
         sa.Column("alarm", sa.JSON(), nullable=True),
@@ -61,12 +63,12 @@ def upgrade() -> None:
     op.create_table(
         "pings",
         sa.Column("monitor_id", sa.Text(), nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("n", _WHOLE_NUMBER, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("rid", sa.Text(), nullable=False),
-        sa.Column("exit_status", sa.Integer(), nullable=True),
-        sa.Column("duration_ms", sa.Integer(), nullable=True),
+        sa.Column("exit_status", _WHOLE_NUMBER, nullable=True),
+        sa.Column("duration_ms", _WHOLE_NUMBER, nullable=True),
         sa.Column("scheme", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("remote_address", sa.Text(), nullable=False),
@@ -77,7 +79,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "flips",
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", _WHOLE_NUMBER, nullable=False),
         sa.Column("monitor_id", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("before", sa.Text(), nullable=False),

@@ -1,6 +1,6 @@
-"""The embedded store: objects as rows of the ledger's own file, behind the ledger's own writer.
+"""Objects as rows of the ledger's own database, behind the ledger's own writer.
 
-One file to keep, one commit for what belongs together, and the ETags, keys and conditions of S3, so that
+One database to keep, one commit for what belongs together, and the ETags, keys and conditions of S3, so that
 `carapace_cron.objects.copy` moves a gateway into a bucket one to one.
 """
 
@@ -21,7 +21,7 @@ PAGE = 2_000  # rows a read: some megabytes of bodies at a time
 _AFTER_ALL = "\U0010ffff"  # sorts after every character that a key can hold
 
 
-class SqliteObjects:
+class DatabaseObjects:
     """Objects in the given open `Database`, which stays its owner's to close."""
 
     conditional_writes = True
