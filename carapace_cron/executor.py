@@ -93,7 +93,9 @@ class Executor:
 
     `alone`: no other process works on this ledger, so what others had claimed is abandoned. `on_ended` is
     told of each attempt whose end was recorded, with the state of its run; `on_failing` of a job that is to
-    be paused, and why; `on_expired` of a run that came to its deadline in the queue. They must not wait.
+    be paused, and why; `on_expired` of a run that came to its deadline in the queue; `on_refused` of an end
+    that was not recorded: it had been before, and the answer was lost, or the lease is another's. They must
+    not wait.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Executor:
         on_ended: Callable[[AttemptEnd, str], None] = lambda end, status: None,
         on_failing: Callable[[str, str], None] = lambda job_id, reason: None,
         on_expired: Callable[[Expired], None] = lambda expired: None,
+        on_refused: Callable[[AttemptEnd], None] = lambda end: None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
@@ -119,6 +122,7 @@ class Executor:
         self._on_ended = on_ended
         self._on_failing = on_failing
         self._on_expired = on_expired
+        self._on_refused = on_refused
         self._dice = dice
         self._active: dict[str, _Active] = {}
         self._ends: list[AttemptEnd] = []
@@ -344,6 +348,7 @@ class Executor:
                 self._on_failing(end.job_id, answer.pause)
         else:
             log.warning("run %s ended after its lease was lost", end.run_id, extra={"action": "fence"})
+            self._on_refused(end)
 
     def _let_go(self, batch: list[AttemptEnd]) -> None:
         """Free the slots of attempts that are over."""

@@ -284,6 +284,7 @@ class House:
             on_ended=lambda end, status: self._upkeep.note_end(end, status),
             on_failing=lambda job_id, reason: self._upkeep.note_finished(job_id, reason),
             on_expired=lambda expired: self._upkeep.note_expired(expired),
+            on_refused=lambda end: self._upkeep.note_refused(end),
         )
         self._courier = Courier(
             self._deliveries,
@@ -382,12 +383,12 @@ class House:
                 self._put_loaded(job, known)
             if number % 500 == 0:
                 await asyncio.sleep(0)  # the host's other work goes on while a hundred thousand are loaded
+        self._store.subscribe(self._job_changed)
         await self._upkeep.pick_up(ran_once)
         for job_id in ran_once:
             if (kept := self._store.get(job_id)) is not None:
                 self._put_loaded(kept, progress[job_id])
         self._board.load({job_id: one for job_id, one in progress.items() if self._store.holds(job_id)})
-        self._store.subscribe(self._job_changed)
 
     async def _complete_changes(self, progress: Mapping[str, Progress]) -> None:
         """Put in force what the store has and the ledger has not: changes that a kill cut in two."""

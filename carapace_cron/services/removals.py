@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Conflict, NotFound, Refused
+from carapace_cron.errors import Conflict, NotFound, Refused, Unavailable
 from carapace_cron.ids import is_job_id
 from carapace_cron.job_store import JobStore
 from carapace_cron.ledger.history import Progress
@@ -84,6 +84,10 @@ class Removals:
             except NotFound:
                 if self._store.buried(job_id) is None:
                     raise
+            except Unavailable:
+                if self._store.buried(job_id) is not None:  # it is deleted, though not yet in force
+                    self._half_removed[job_id] = reason
+                raise
             else:
                 if job.deleted_at is None:
                     return
@@ -94,7 +98,12 @@ class Removals:
     async def complete(self) -> None:
         """Cancel the runs of jobs that were deleted while the ledger was away."""
         for job_id in list(self._half_removed):
-            await self._complete(job_id)
+            async with self._locks.setdefault(job_id, asyncio.Lock()):
+                await self._store.look(job_id)  # another gateway may have restored it
+                if self._store.get(job_id) is None:
+                    await self._complete(job_id)
+                else:
+                    self._half_removed.pop(job_id, None)
 
     async def list(
         self, actor: Actor, user_id: str | None = None, *, limit: int = MAX_PAGE, cursor: str | None = None

@@ -155,11 +155,20 @@ class Upkeep:
             self._to_tell.append(expired.run_id)
         self._wake.set()
 
+    def note_refused(self, end: AttemptEnd) -> None:
+        """An attempt's end was not recorded: it may have been before, and what follows nobody has heard."""
+        self._to_recount.add(end.job_id)
+        self._wake.set()
+
     def note_loaded(self, job: Job, progress: Progress | None) -> None:
         """A job as the start found it: what a kill may have left to do."""
         self._note_pause(job)
+        if progress is not None:
+            self._note_failing(job, progress)
+
+    def _note_failing(self, job: Job, progress: Progress) -> None:
         limit = job.pause_after_failures
-        if progress is not None and limit is not None and job.enabled and progress.failures_in_row >= limit:
+        if limit is not None and job.enabled and progress.failures_in_row >= limit:
             self.note_finished(job.id, why_paused(progress.failures_in_row))
 
     def _note_pause(self, job: Job) -> None:
@@ -196,6 +205,8 @@ class Upkeep:
         """
         now = self._clock.now()
         for job_id in await self._leftovers.jobs_with_live_runs():
+            if not self._store.holds(job_id):
+                await self._store.look(job_id)  # another gateway may have made it since the jobs were loaded
             if not self._store.holds(job_id):
                 await self._runs.cancel_all(job_id, "the job was deleted", now)
         await self._note_done(ran)
@@ -248,6 +259,9 @@ class Upkeep:
         for job_id in known:
             self._dirty.setdefault(job_id, self._board.of(job_id).last_status)
         self._board.load(known)
+        for job_id, one in known.items():
+            if (job := self._store.get(job_id)) is not None and job.revision == one.revision:
+                self._note_failing(job, one)
         await self._note_done(job_ids)
         self._to_recount.difference_update(job_ids)
 
