@@ -30,7 +30,7 @@ LEAST_BEGUN = 0.8  # of the runs that had an attempt
 REASON_RUN = re.compile(r"run_[0-9a-v]{26}")
 REACH = re.compile(r"like every instant from then until (?P<last>\S+Z):")
 SUPERSEDED = re.compile(r"superseded by the instant at (?P<by>\S+Z),")
-DEADLINE = re.compile(r"its deadline, (?P<at>\S+Z), passed before it could start")
+DEADLINE = re.compile(r"its deadline, (?P<at>\S+Z), passed before it (could start|was tried again)")
 TOO_LATE = re.compile(r"(?P<late>\d+) s late, outside the catch-up window of (?P<window>[0-9.e+]+) s")
 
 
@@ -177,6 +177,8 @@ def _ill_explained(case: Case, job: Job, run: View) -> Iterator[str]:
         return
     if run["finishedAt"] is None:
         yield f"is {status} without an end"
+    if _outlived_its_deadline(case, run):
+        yield f"waited on after its deadline, until {run['finishedAt']}: {reason}"
     if status in NOT_RUN and (not reason or run["attempt"] or case.works.get(run["id"])):
         yield f"is {status} with reason {reason!r} after {run['attempt']} attempts"
     elif status == "skipped":
@@ -198,6 +200,15 @@ def _ill_skipped(case: Case, job: Job, run: View) -> Iterator[str]:
     ended, skipped = case.ended_at(other), case.ended_at(run)
     if ended and skipped and ended[-1] < skipped[0] - LATENCY and not case.any_trouble(ended[-1], skipped[0]):
         yield f"is skipped for a run that had ended: {run['reason']}"
+
+
+def _outlived_its_deadline(case: Case, run: View) -> bool:
+    """Whether it stood in the queue although a gateway could have ended it, whatever it waited for."""
+    if DEADLINE.search(run["reason"] or "") is None or run["deadlineAt"] is None:
+        return False
+    deadline = seconds_of(run["deadlineAt"])
+    was_late = seconds_of(run["finishedAt"]) > deadline + SOON
+    return was_late and not any(case.troubled(at - 1, at + SOON) for at in case.wall.passes(deadline))
 
 
 def _was_alive(run: View) -> bool:

@@ -175,6 +175,15 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda seen: seen.runs[3].update(reason="20 s late, outside the catch-up window of 300 s: no"),
         "missed by an odd reckoning",
     ),
+    "a run that waits on after its deadline": (
+        each(
+            lambda seen: seen.troubles.clear(),
+            lambda seen: seen.runs[3].update(
+                reason=f"its deadline, {text(125)}, passed before it could start", deadlineAt=text(125)
+            ),
+        ),
+        f"waited on after its deadline, until {text(140)}",
+    ),
     "a skip for a run that had ended": (
         lambda seen: seen.runs[2].update(reason=f"the run ({run_id(30)}) had not ended"),
         "skipped for a run that had ended",
