@@ -31,6 +31,7 @@ POINTS = (
     "in_force.put",
     "ledger.claim",
     "ledger.release_held",
+    "ledger.release_far",
     "ledger.renew",
     "ledger.abandoned",
     "ledger.record_ends",

@@ -116,29 +116,47 @@ def count_alive(connection: sa.Connection, tenant: str, user_id: str | None) -> 
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def prune(connection: sa.Connection, before: datetime) -> int:
-    """Remove ended runs older than `before` with all that hangs on them, one batch; how many went.
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """One batch: how many runs went, and from which sequence on to go on; None = none behind it is old."""
 
-    Runs are recorded in about the order in which they end, so it is enough to look at the oldest.
+    runs: int
+    after: int | None
+
+
+def prune(connection: sa.Connection, before: datetime, now: datetime, after: int = 0) -> Pruned:
+    """Remove ended runs older than `before` with all that hangs on them, one batch of those behind `after`.
+
+    What still waits, or is still to be told, stays and stands in nobody's way. A run is recorded once it is
+    due and ends after that, so behind one that was due since `before` there is none that is old.
     The last trace of a job's instants, `progress`, stays, so a removed run can never come due again.
     """
-    oldest = sa.select(runs.c.sequence).order_by(runs.c.sequence).limit(PRUNE_BATCH)
-    old = (
-        sa.select(runs.c.id)
-        .where(runs.c.sequence.in_(oldest), runs.c.finished_at < before)
-        .where(~sa.exists().where(deliveries.c.subject == runs.c.id, deliveries.c.state == "waiting"))
-    )
-    ids = list(connection.execute(old).scalars())
+    batch = connection.execute(_BATCH, {"after": after, "most": PRUNE_BATCH}).all()
+    ended = [row.id for row in batch if row.finished_at is not None and row.finished_at < before]
+    ids = sorted(set(ended) - set(connection.execute(_TO_BE_TOLD, {"ids": ended}).scalars()))
     for column in (attempts.c.run_id, deliveries.c.subject, runs.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(ids)))
-    if not ids:
-        connection.execute(_DELETE_UNUSED)
-    return len(ids)
+    is_last = len(batch) < PRUNE_BATCH or any(before <= row.scheduled_for <= now for row in batch)
+    return Pruned(len(ids), None if is_last else batch[-1].sequence)
+
+
+def drop_unused_definitions(connection: sa.Connection) -> None:
+    """Those that are neither in force nor any run's."""
+    connection.execute(_DELETE_UNUSED)
 
 
 _IN_FORCE = (progress.c.job_id == definitions.c.job_id) & (progress.c.revision == definitions.c.revision)
 _DELETE_UNUSED = sa.delete(definitions).where(
     ~sa.exists().where(SAME_DEFINITION), ~sa.exists().where(_IN_FORCE)
+)
+_BATCH = (
+    sa.select(runs.c.sequence, runs.c.id, runs.c.finished_at, runs.c.scheduled_for)
+    .where(runs.c.sequence > sa.bindparam("after"))
+    .order_by(runs.c.sequence)
+    .limit(sa.bindparam("most"))
+)
+_TO_BE_TOLD = sa.select(deliveries.c.subject).where(
+    deliveries.c.subject.in_(sa.bindparam("ids", expanding=True)), deliveries.c.state == "waiting"
 )
 _RUNS = sa.select(
     runs,

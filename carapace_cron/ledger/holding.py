@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from carapace_cron.ledger.statements import AnyRow
-from carapace_cron.ledger.tables import RUNNING, runs
+from carapace_cron.ledger.tables import QUEUED, RUNNING, runs
 from carapace_cron.ledger.turns import Turns, tenant_of
+
+LONGEST_WAIT = timedelta(days=2)  # twice what `retry.maxSeconds` may be: clocks of gateways differ
 
 
 def working(connection: sa.Connection) -> Counter[str]:
@@ -89,6 +91,17 @@ def release_all(connection: sa.Connection, now: datetime) -> None:
     connection.execute(
         sa.update(runs).where(runs.c.held_by.is_not(None)).values(held_by=None, available_at=now)
     )
+
+
+def release_far(connection: sa.Connection, now: datetime) -> int:
+    """Let runs go that were put off by a clock that was far ahead; how many.
+
+    A retry waits a day at most, a start an hour; only what is caught up after an outage may have to wait for
+    longer, and then its instant is past.
+    """
+    late = sa.and_(runs.c.trigger == "catchUp", runs.c.attempt == 0, runs.c.scheduled_for <= now)
+    far = sa.update(runs).where(QUEUED, runs.c.available_at > now + LONGEST_WAIT, ~late)
+    return connection.execute(far.values(available_at=now)).rowcount
 
 
 def _first_of_each_lane() -> sa.Select[tuple[str, int]]:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -132,8 +133,20 @@ class Runs:
 
     @failpoint("ledger.release_held")
     async def release_held(self, now: datetime) -> None:
-        """Let every run go that waits for a limit. For a start: the limits may be others since."""
-        await self._database.write(lambda c: holding.release_all(c, now))
+        """Let every run go that waits for a limit, or for a wrong clock. For a start: the limits, and the
+        clock, may be others since."""
+
+        def release(connection: sa.Connection) -> None:
+            holding.release_all(connection, now)
+            holding.release_far(connection, now)
+
+        await self._database.write(release)
+
+    @failpoint("ledger.release_far")
+    async def release_far(self, now: datetime) -> None:
+        """Let every run go that a wrong clock has put off for longer than any wait; see `holding`."""
+        if await self._database.write(lambda c: holding.release_far(c, now)):
+            self.changed.set()
 
     @failpoint("ledger.renew")
     async def renew(self, *, owner: str, run_ids: Sequence[str], until: datetime) -> Renewal:
@@ -230,11 +243,14 @@ class Runs:
         return await self._database.read(lambda c: history.count_alive(c, tenant, user_id))
 
     @failpoint("ledger.prune")
-    async def prune(self, before: datetime) -> int:
+    async def prune(self, before: datetime, now: datetime) -> int:
         """Remove what ended before `before`, in batches that let others write between; how many runs."""
         removed = 0
-        while batch := await self._database.write(lambda c: history.prune(c, before)):
-            removed += batch
+        after: int | None = 0
+        while after is not None:
+            batch = await self._database.write(partial(history.prune, before=before, now=now, after=after))
+            removed, after = removed + batch.runs, batch.after
+        await self._database.write(history.drop_unused_definitions)
         return removed
 
     def _count_due(self, answers: Sequence[Planned]) -> None:

@@ -324,7 +324,8 @@ class Upkeep:
 
     async def _prune(self) -> None:
         now = self._clock.now()
-        removed = await self._runs.prune(now - self._keep_runs)
+        await self._runs.release_far(now)
+        removed = await self._runs.prune(now - self._keep_runs, now)
         await self._events.prune(now - self._keep_events)
         await self._leftovers.forget(await self._store.purge(now - timedelta(days=TOMBSTONE_DAYS)))
         await self._snapshot()
