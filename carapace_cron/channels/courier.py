@@ -108,6 +108,7 @@ class Courier:
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, Trouble] = {}
         self._not_before: dict[str, float] = {}  # monotonic; only where the ledger could not say it
+        self._at_once: set[str] = set()  # channels that took a message just now: what they hold back is due
         self._turns: dict[str, int] = {}  # when each channel had its last turn, for fairness
         self._turn = 0
         self._stopping = False
@@ -149,6 +150,7 @@ class Courier:
         failure = await self._try(notice)
         if failure is None:
             self._note_well(notice.channel_id)
+            self._at_once.add(notice.channel_id)
             self._wake.set()
         return failure
 
@@ -186,6 +188,7 @@ class Courier:
     def _forget_all_but(self, heads: list[Head]) -> None:
         """Channels with nothing waiting need no memory here, but how the last try of an existing one went."""
         waiting = {head.channel_id for head in heads} | self._senders.keys()
+        self._at_once &= waiting
         for channel_id in self._failing.keys() - waiting:
             if not self._channels.exists(channel_id):
                 del self._failing[channel_id]
@@ -195,7 +198,8 @@ class Courier:
 
     def _seconds_left(self, head: Head, now: datetime) -> float:
         paused = self._not_before.get(head.channel_id, 0.0) - self._clock.monotonic()
-        return max(paused, seconds_until_due(head.tries, head.next_try_at, now))
+        held_back = seconds_until_due(head.tries, head.next_try_at, now)
+        return max(paused, 0.0 if head.channel_id in self._at_once else held_back)
 
     def _has_room(self, head: Head) -> bool:
         if len(self._senders) >= MAX_SENDERS:
@@ -246,11 +250,16 @@ class Courier:
         except UnreadableNotice as error:
             await self._deliveries.give_up(error.sequence, self._clock.now(), str(error))
             return True
-        now = self._clock.now()
-        if delivery is None or seconds_until_due(delivery.tries, delivery.next_try_at, now) > 0:
+        if delivery is None or not self._is_due(delivery):
             return False
         failure = await self._try(delivery.notice)
         return await self._record(delivery, failure)
+
+    def _is_due(self, delivery: Delivery) -> bool:
+        if delivery.notice.channel_id in self._at_once:
+            self._at_once.discard(delivery.notice.channel_id)
+            return True
+        return seconds_until_due(delivery.tries, delivery.next_try_at, self._clock.now()) <= 0
 
     async def _try(self, notice: AnyNotice) -> DeliveryFailed | None:
         """None when the channel has taken it. Any channel's misbehaviour comes out as `DeliveryFailed`."""

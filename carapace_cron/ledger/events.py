@@ -39,6 +39,7 @@ ACTIONS = (
     "monitor.deleted",
     "monitor.acknowledged",
     "monitor.snoozed",
+    "monitor.resent",  # a notice of it
 )
 """What can be done: ``<kind of thing>.<what was done to it>``."""
 

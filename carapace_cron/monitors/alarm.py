@@ -200,11 +200,11 @@ def _say_failure(case: Case, alarm: Alarm, after: After, said: list[Saying]) -> 
 
 
 def _say(case: Case, alarm: Alarm, said: list[Saying], event: MonitorEvent, at: datetime | None) -> None:
-    """If it is asked for. What belongs to no incident is told as one of its own."""
+    """If it is asked for. What belongs to no incident has no end that could be told: so all of its kind is
+    one, and a service that opens something for each incident opens one, not one each time."""
     if event in case.monitor.notify:
-        happened = at or case.now
-        of = _begun(case, alarm, happened)
-        said.append(Saying(event, happened, of.incident, of.since or happened, case.monitor.channels))
+        happened, incident = at or case.now, alarm.incident or event
+        said.append(Saying(event, happened, incident, alarm.since or happened, case.monitor.channels))
 
 
 def _late_at(case: Case, alarm: Alarm) -> datetime | None:

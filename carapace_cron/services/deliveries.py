@@ -4,6 +4,7 @@ arrive."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -91,20 +92,19 @@ def _may_see(actor: Actor, delivery: Delivery) -> bool:
 
 def _event(actor: Actor, delivery: Delivery, now: datetime) -> Event:
     notice = delivery.notice
-    if isinstance(notice, MonitorNotice):
-        job_id, about = None, {"monitorId": notice.monitor_id}
-    else:
-        job_id, about = notice.job_id, {"runId": notice.run_id}
-    return Event(
+    made = Event(
         at=now,
         tenant=notice.tenant,
         user_id=notice.user_id,
         actor=actor.user,
         action="delivery.resent",
         subject=str(delivery.sequence),
-        job_id=job_id,
-        after={"channelId": notice.channel_id, **about},
+        after={"channelId": notice.channel_id},
     )
+    if isinstance(notice, MonitorNotice):  # an event of its own: its readers have another scope
+        about = {"channelId": notice.channel_id, "deliveryId": delivery.sequence}
+        return replace(made, action="monitor.resent", subject=notice.monitor_id, after=about)
+    return replace(made, job_id=notice.job_id, after={"channelId": notice.channel_id, "runId": notice.run_id})
 
 
 def _view(delivery: Delivery) -> dict[str, Any]:

@@ -125,6 +125,20 @@ class TestConditions:
         watch.look(2)
         assert watch.told() == [(2, "down")]
 
+    def test_what_belongs_to_no_incident_is_one_for_each_kind(self) -> None:
+        """Nothing tells of its end: a service that opens something for each must not open one each time."""
+        watch = Watch(notify=EVERYTHING, failures_before_alert=3, min_interval_seconds=600)
+        for number in range(3):
+            watch.ping("fail", 30 * number)
+            watch.ping("success", 30 * number + 20)
+        assert watch.told() == [(0, "failure"), (30, "failure"), (60, "failure")]
+        assert {saying.incident for _, saying in watch.heard} == {"failure"}
+        watch.ping("success", 81)
+        watch.ping("success", 120)
+        watch.ping("success", 121)
+        told = [saying for _, saying in watch.heard if saying.event == "tooOften"]
+        assert len(told) == 2 and {saying.incident for saying in told} == {"tooOften"}
+
     def test_too_often_is_told_with_the_first_that_comes_too_soon(self) -> None:
         watch = Watch(notify=("tooOften",), min_interval_seconds=600)
         for at in (0, 5, 8, 30, 35):
