@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 SHORTEST_SECRET = 4  # shorter parts of a URL are words and port numbers, and everywhere in a sentence
 MARGIN = 64  # characters left free under a service's limit, for what its escaping adds to a short text
 
-# A service turns these into a call to everybody. A zero width space behind the sign breaks the spell.
-_MENTION = re.compile(r"@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#])", re.IGNORECASE)
+# A service turns these into a call to everybody, or into a link that shows another place than it leads to. A
+# zero width space behind the sign breaks the spell.
+_SPELL = re.compile(
+    r"@(?=(?:everyone|here|channel|all)\b)"
+    r"|<(?=[@!#]|[a-z][a-z0-9+.-]*:)"  # <!channel>, <https://evil.example|bank.example>
+    r"|\](?=\()"  # [bank.example](https://evil.example)
+    r"|\](?=:\s*<?[a-z][a-z0-9+.-]*:)",  # [bank.example]: https://evil.example
+    re.IGNORECASE,
+)
 
 
 class AppriseSettings(KindSettings):
@@ -78,7 +85,7 @@ class AppriseChannel:
         if self._told[0] != notice.id:
             self._told = (notice.id, set())
         told = self._told[1]
-        title, text = without_mentions(notice.title), without_mentions(notice.text)
+        title, text = without_spells(notice.title), without_spells(notice.text)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._in_thread(lambda: self._tell_all(title, text, told))
@@ -190,14 +197,16 @@ def _open_service(channel_id: str, address: str) -> AppriseService:
     return AppriseService(address, plugin)
 
 
-def without_mentions(text: str) -> str:
-    """`text` that calls nobody, whatever a job printed.
+def without_spells(text: str) -> str:
+    """`text` that calls nobody and hides no link, whatever a job printed.
 
-    >>> without_mentions("@everyone <!channel>, mail ann@example.com") == (
+    >>> without_spells("@everyone <!channel>, mail ann@example.com") == (
     ...     "@\\u200beveryone <\\u200b!channel>, mail ann@example.com")
     True
+    >>> without_spells("[bank](https://evil.example)") == "[bank]\\u200b(https://evil.example)"
+    True
     """
-    return _MENTION.sub(lambda sign: sign[0] + "\u200b", text)
+    return _SPELL.sub(lambda sign: sign[0] + "\u200b", text)
 
 
 def secrets_of(address: str) -> tuple[str, ...]:

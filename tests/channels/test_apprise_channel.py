@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from carapace_cron.channels.apprise import AppriseChannel, apprise_channel, masked, secrets_of
+from carapace_cron.channels.apprise import (
+    AppriseChannel,
+    apprise_channel,
+    masked,
+    secrets_of,
+    without_spells,
+)
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.model.notice import Notice
 from carapace_cron.ports.channel import DeliveryFailed
@@ -90,6 +97,33 @@ async def test_no_output_can_call_everybody(target: Target, make_notice: MakeNot
     assert "<\u200b!channel>" in told["text"]
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "[bank.example](https://evil.example)",
+        "![](https://evil.example/seen.png)",
+        "<https://evil.example|bank.example>",
+        "<mailto:eve@evil.example|help>",
+        "[bank.example]: https://evil.example",
+        "[bank.example]:\n<https://evil.example>",
+    ],
+)
+async def test_no_output_can_hide_where_a_link_leads(
+    target: Target, make_notice: MakeNotice, link: str
+) -> None:
+    channel = apprise_channel("ops", {"url": f"mmost://{target.place}/token1234567890"})
+    await channel.send(make_notice(output=f"see {link}", job_name=link))
+    [told] = target.bodies()
+    assert link not in told["text"] and link in told["text"].replace("\u200b", "")
+
+
+def test_a_text_of_nothing_but_spells_is_read_quickly() -> None:
+    began = time.perf_counter()
+    for text in ("](" * 8_000, "]:" * 8_000, "<a" * 8_000, "]:" + " " * 16_000, "<" + "a" * 16_000):
+        assert without_spells(text).replace("\u200b", "") == text
+    assert time.perf_counter() - began < 1
+
+
 async def test_slack_gets_its_three_characters_escaped(
     target: Target, make_notice: MakeNotice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +139,12 @@ async def test_slack_gets_its_three_characters_escaped(
     assert "&lt;\u200b!channel&gt; &amp; &lt;b&gt;bold&lt;/b&gt;" in told
 
 
-async def test_a_mail_has_one_subject_and_no_header_of_a_jobs_making(make_notice: MakeNotice) -> None:
+@pytest.mark.parametrize(
+    "name", ["Report Bcc: eve@example.com", "Report =?utf-8?q?=0D=0ABcc:_eve@example.com?="]
+)
+async def test_a_mail_has_one_subject_and_no_header_of_a_jobs_making(
+    make_notice: MakeNotice, name: str
+) -> None:
     mails: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,14 +163,13 @@ async def test_a_mail_has_one_subject_and_no_header_of_a_jobs_making(make_notice
     port = server.sockets[0].getsockname()[1]
     url = f"mailto://127.0.0.1:{port}/?from=cron@example.com&to=ops@example.com&mode=insecure"
     output = HOSTILE + "\n.\nRCPT TO:<eve@example.com>"
-    notice = make_notice(job_name="Report Bcc: eve@example.com", output=output)
+    notice = make_notice(job_name=name, output=output)
     async with server:
         await apprise_channel("ops", {"url": url}).send(notice)
     [mail] = mails
     headers = mail.split("\r\n\r\n")[0].splitlines()
-    assert [line for line in headers if line.startswith("Subject:")] == [
-        "Subject: Report Bcc: eve@example.com: success"
-    ]
+    subjects = [line for line in headers if line.startswith("Subject:")]
+    assert len(subjects) == 1 and subjects[0].startswith(("Subject: Report", "Subject: =?utf-8?"))
     assert [line for line in headers if line.startswith(("Bcc:", "Cc:"))] == []
     assert 'Content-Type: text/plain; charset="utf-8"' in headers
     assert "\r\n..\r\n" in mail, "a line with a full stop alone does not end the message"
