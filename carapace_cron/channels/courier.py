@@ -60,6 +60,10 @@ class ChannelBook(Protocol):
     def exists(self, channel_id: str) -> bool: ...
 
 
+class Misaddressed(DeliveryFailed):
+    """The channel is another tenant's. Final, and no fault of the channel's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Of a channel whose last try failed. Counts since its last success, or the start of this process."""
@@ -285,10 +289,10 @@ class Courier:
         """Not permanent if nobody has it: settings may be wrong for an hour, and the results should survive
         that. One that is others' is theirs: it must not wait at the head of their row."""
         name = f'channel "{notice.channel_id}"'
-        return DeliveryFailed(
-            f'{name} is not configured for tenant "{notice.tenant}": add it, or resend',
-            permanent=self._channels.exists(notice.channel_id),
-        )
+        sentence = f'{name} is not configured for tenant "{notice.tenant}": add it, or resend'
+        if self._channels.exists(notice.channel_id):
+            return Misaddressed(sentence, permanent=True)
+        return DeliveryFailed(sentence)
 
     async def _within_timeout(self, send: Coroutine[Any, Any, None]) -> None:
         """As `asyncio.timeout`, by our clock."""
@@ -314,7 +318,7 @@ class Courier:
             return True
         if failure.permanent or now - delivery.created_at >= GIVE_UP_AFTER:
             await self._give_up(delivery, failure, now)
-            return self._note_refused(delivery.notice, failure, now)
+            return isinstance(failure, Misaddressed) or self._note_refused(delivery.notice, failure, now)
         await self._hold_back(delivery, failure, now)
         return False
 
