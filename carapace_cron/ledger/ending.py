@@ -336,7 +336,8 @@ def _standings(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, t
 
 
 def set_next_free(connection: sa.Connection, job_ids: Sequence[str], now: datetime) -> None:
-    """Where no serial run of a job is under way any more, let the first that waits for it go."""
+    """Where no serial run of a job is under way any more, let the first that waits for it go, now or at its
+    own time."""
     for chunk in chunks(list(dict.fromkeys(job_ids))):
         for first in connection.execute(_WAITING_FIRST, {"jobs": chunk}).all():
             connection.execute(_SET_FREE, {"run": first.id, "at": now})
@@ -405,7 +406,12 @@ _FIRST_ALIVE = (
 _WAITING_FIRST = sa.select(runs.c.id).where(
     runs.c.sequence.in_(_FIRST_ALIVE), QUEUED, runs.c.available_at.is_(None), runs.c.held_by.is_(None)
 )
-_SET_FREE = sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(available_at=sa.bindparam("at"))
+_AT = sa.bindparam("at", type_=runs.c.available_at.type)
+_SET_FREE = (
+    sa.update(runs)
+    .where(runs.c.id == sa.bindparam("run"))
+    .values(available_at=sa.case((runs.c.not_before > _AT, runs.c.not_before), else_=_AT))
+)
 
 
 def _attempt_values(end: AttemptEnd) -> dict[str, Any]:

@@ -216,7 +216,9 @@ def _make_way(
     if not waits:
         way.run_id, way.scheduled_for = run, instant.scheduled_for
     way.alive += 1
-    return {"available_at": None if waits else instant.available_at}
+    if waits:
+        return {"not_before": instant.available_at if instant.available_at > now else None}
+    return {"available_at": instant.available_at}
 
 
 def _skip(reason: str, now: datetime) -> dict[str, Any]:
@@ -235,6 +237,7 @@ def run_row(plan: JobPlan, labels: str, scheduled_for: datetime, trigger: Trigge
         "revision": plan.revision,
         "scheduled_for": scheduled_for,
         "available_at": None,
+        "not_before": None,
         "status": "queued",
         "trigger": trigger,
         "serial": plan.overlap != "allow",

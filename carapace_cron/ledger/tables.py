@@ -93,6 +93,7 @@ runs = sa.Table(
     sa.Column("revision", WholeNumber, nullable=False),
     sa.Column("scheduled_for", InstantColumn, nullable=False),
     sa.Column("available_at", InstantColumn),  # None while it waits for the run before it
+    sa.Column("not_before", InstantColumn),  # of one that waits so: its own time, if that is still to come
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("trigger", sa.Text, nullable=False),
     sa.Column("serial", sa.Boolean, nullable=False),  # False: overlap allow, it is in nobody's way
@@ -181,6 +182,7 @@ deliveries = sa.Table(  # the outbox: written with what it tells of
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("tries", WholeNumber, nullable=False),
+    sa.Column("courier", sa.Text),  # the one that took it last, where there are several; None: it is free
     sa.Column("next_try_at", InstantColumn, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("created_at", InstantColumn, nullable=False),

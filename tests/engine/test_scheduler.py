@@ -204,6 +204,19 @@ async def test_late_runs_are_spread(engine: Engine) -> None:
     assert slots == list(range(30)), "one in each tenth of a second, somewhere within it"
 
 
+async def test_late_runs_of_one_job_are_spread_too_however_short_they_are(engine: Engine) -> None:
+    job = engine.add("* * * * *", catchUp="all")
+    again = await engine.restarted()
+    again.clock.step(timedelta(minutes=30))
+    later = await again.restarted()
+    later.start()
+    await later.clock.advance(10)
+    runs = [run for run in await later.all_runs(job) if run.trigger == "catchUp"]
+    starts = sorted(run.started_at for run in runs if run.started_at is not None)
+    assert len(starts) == len(runs) == 30
+    assert timedelta(seconds=2.8) < starts[-1] - starts[0] < timedelta(seconds=4)
+
+
 async def test_jitter_is_the_same_for_every_instant_of_a_job(engine: Engine) -> None:
     job = engine.add("* * * * *", jitterSeconds=30, overlap="allow")
     engine.start(executor=False)
