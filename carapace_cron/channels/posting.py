@@ -139,7 +139,7 @@ def retry_after_seconds(text: str | None, now: datetime) -> float | None:
         return float(text)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of thirty digits
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max((at - now).total_seconds(), 0.0)

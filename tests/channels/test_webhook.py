@@ -149,6 +149,7 @@ async def test_it_tells_final_answers_from_passing_ones(
     ("-5", None),
     ("tomorrow", None),
     ("Sat, 99 Nov 2026 09:01:30 GMT", None),
+    ("Sat, 21 Nov 20260000000000000000000000000 09:01:30 GMT", None),
 ])
 async def test_it_passes_on_how_long_the_receiver_wishes_to_be_left_alone(
     receiver: Receiver, open_channel: Open, make_notice: MakeNotice, header: str, seconds: float | None
