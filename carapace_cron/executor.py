@@ -134,7 +134,7 @@ class Executor:
         self._claims_over = asyncio.Event()
         self._gave_up = False
         self._renewed_at = clock.monotonic()
-        self._watch = LeaseWatch(TAKEOVER_SECONDS)
+        self._watch: LeaseWatch[datetime] = LeaseWatch(TAKEOVER_SECONDS)
 
     @property
     def active(self) -> int:

@@ -45,6 +45,7 @@ POINTS = (
     "watchlist.remove",
     "watchlist.look",
     "outbox.first_of",
+    "outbox.take",
     "outbox.delivered",
     "outbox.retry_later",
     "outbox.give_up",

@@ -172,6 +172,7 @@ class House:
         self._database = database or Database(self._ledger_engine(), upgrade)
         self._metrics = Metrics()
         self._database.on_commit = self._metrics.committed
+        self._owner = f"{socket.gethostname()}:{uuid.uuid4().hex}"  # of what this gateway claims
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._board = Board()
@@ -278,7 +279,7 @@ class House:
             self._ledger,
             self._runners,
             clock,
-            owner=f"{socket.gethostname()}:{uuid.uuid4().hex}",
+            owner=self._owner,
             slots=self._settings.max_concurrent_runs,
             alone=not self._database.shared,
             on_ended=lambda end, status: self._upkeep.note_end(end, status),
@@ -291,6 +292,7 @@ class House:
             self._channels,
             clock,
             wake=self._ledger.ended,
+            name=self._owner if self._database.shared else None,
             on_tried=lambda channel_id, result: self._metrics.delivery_tries.add(
                 self._channels.kind_of(channel_id), result
             ),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
+from carapace_cron.channels.hands import Hands
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError
 from carapace_cron.ids import stable_fraction
@@ -38,6 +39,7 @@ LONGEST_WISH = timedelta(hours=1)
 GIVE_UP_AFTER = timedelta(hours=24)
 REFUSED_IN_ROW = 5  # notices given up one after the other: from then on it is not them, it is the channel
 IDLE_SECONDS = 30.0  # another process may have put something in; nobody would wake us
+HELD_SECONDS = 5.0  # another courier has it in hand, and does not tell us when it is done
 LEDGER_PAUSE_SECONDS = 2.0  # after the ledger could not be used
 STOP_GRACE_SECONDS = 10.0
 CANCEL_SECONDS = 5.0  # for a cancelled send to end
@@ -101,10 +103,13 @@ class Courier:
         clock: Clock,
         *,
         wake: asyncio.Event,
+        name: str | None = None,
         on_tried: Callable[[str, TryResult], None] = lambda channel_id, result: None,
     ) -> None:
-        """`on_tried` hears of each try whose result was recorded."""
+        """`name`: new at each start, where other couriers carry from the same outbox; None: it is alone.
+        `on_tried` hears of each try whose result was recorded."""
         self._deliveries = deliveries
+        self._hands = Hands(deliveries, clock, name)
         self._channels = channels
         self._clock = clock
         self._wake = wake
@@ -171,7 +176,7 @@ class Courier:
     async def _start_due_or_pause(self) -> float:
         """Seconds until something may be due that is not being sent."""
         try:
-            return self._start_due(await self._deliveries.heads())
+            return self._start_due(await self._hands.heads())
         except CarapaceError as error:
             logger.error("cannot read the outbox: %s", error, extra={"action": "outbox_unreadable"})
             return LEDGER_PAUSE_SECONDS
@@ -181,6 +186,9 @@ class Courier:
         self._forget_all_but(heads)
         for head in sorted(heads, key=lambda head: self._turns.get(head.channel_id, 0)):
             if head.channel_id in self._senders:
+                continue
+            if self._hands.has_another(head.channel_id, head.courier):
+                seconds = min(seconds, HELD_SECONDS)
                 continue
             left = self._seconds_left(head, now)
             if left > 0:
@@ -254,7 +262,7 @@ class Courier:
         except UnreadableNotice as error:
             await self._deliveries.give_up(error.sequence, self._clock.now(), str(error))
             return True
-        if delivery is None or not self._is_due(delivery):
+        if delivery is None or not self._is_due(delivery) or not await self._hands.take(delivery):
             return False
         failure = await self._try(delivery.notice)
         return await self._record(delivery, failure)

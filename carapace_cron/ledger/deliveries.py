@@ -33,12 +33,13 @@ _OF_RUNS = deliveries.c.subject.startswith("run_", autoescape=True)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The oldest waiting delivery of a channel: the next to be sent there, and when."""
+    """The oldest waiting delivery of a channel: the next to be sent there, when, and who took it."""
 
     channel_id: str
     sequence: int
     tries: int
     next_try_at: datetime
+    courier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Deliveries:
     async def heads(self) -> list[Head]:
         """The oldest waiting delivery of every channel that has one. Costs by channels, not by rows."""
         rows = await self._database.read(lambda c: c.execute(_HEADS).all())
-        return [Head(row.channel_id, row.sequence, row.tries, row.next_try_at) for row in rows]
+        return [
+            Head(row.channel_id, row.sequence, row.tries, row.next_try_at, row.courier) for row in rows
+        ]
 
     @failpoint("outbox.first_of")
     async def first_of(self, channel_id: str) -> Delivery | None:
@@ -103,6 +106,16 @@ class Deliveries:
         )
         row = await self._database.read(lambda c: c.execute(query).one_or_none())
         return None if row is None else _delivery(row)
+
+    @failpoint("outbox.take")
+    async def take(self, delivery: Delivery, courier: str) -> bool:
+        """Write down that `courier` sends it now. False: somebody did something with it since it was read."""
+        as_read = sa.and_(
+            _WAITING,
+            deliveries.c.tries == delivery.tries,
+            deliveries.c.courier.is_not_distinct_from(delivery.courier),
+        )
+        return await self._step(delivery.sequence, as_read, courier=courier)
 
     async def get(self, sequence: int) -> Delivery | None:
         query = sa.select(deliveries).where(deliveries.c.sequence == sequence)
@@ -120,7 +133,12 @@ class Deliveries:
     async def retry_later(self, sequence: int, next_try_at: datetime, error: str) -> bool:
         """It failed this time; it stays first in its channel's row until `next_try_at`."""
         return await self._step(
-            sequence, _WAITING, tries=_ONE_MORE, next_try_at=next_try_at, error=_sentence(error)
+            sequence,
+            _WAITING,
+            tries=_ONE_MORE,
+            next_try_at=next_try_at,
+            courier=None,
+            error=_sentence(error),
         )
 
     @failpoint("outbox.give_up")
@@ -146,6 +164,7 @@ class Deliveries:
             state="waiting",
             tries=0,
             next_try_at=now,
+            courier=None,
             created_at=now,
             finished_at=None,
         )
@@ -229,9 +248,9 @@ def _heads() -> sa.Select[Any]:
         .scalar_subquery()
     )
     head = deliveries.alias("head")
-    return sa.select(head.c.channel_id, head.c.sequence, head.c.tries, head.c.next_try_at).select_from(
-        channels.join(head, head.c.sequence == oldest)
-    )
+    return sa.select(
+        head.c.channel_id, head.c.sequence, head.c.tries, head.c.next_try_at, head.c.courier
+    ).select_from(channels.join(head, head.c.sequence == oldest))
 
 
 _HEADS = _heads()
@@ -248,6 +267,7 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         state=row.state,
         tries=row.tries,
         next_try_at=row.next_try_at,
+        courier=row.courier,
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,

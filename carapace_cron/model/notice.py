@@ -151,13 +151,15 @@ NOTICES: TypeAdapter[Notice | MonitorNotice] = TypeAdapter(AnyNotice)
 
 
 class Delivery(Record):
-    """One notice on its way to one channel. `sequence` orders the deliveries of a channel."""
+    """One notice on its way to one channel. `sequence` orders the deliveries of a channel. `courier`: who
+    took it last; None: nobody has since its last try, or there is only one."""
 
     sequence: int
     notice: AnyNotice
     state: DeliveryState = "waiting"
     tries: int = 0
     next_try_at: Instant
+    courier: str | None = None
     error: str | None = None
     created_at: Instant
     finished_at: Instant | None = None

@@ -10,10 +10,12 @@ from datetime import timedelta
 from types import ModuleType
 
 from carapace_cron import executor
+from carapace_cron.channels import hands
 from carapace_cron.cli.main import main
 from carapace_cron.services import upkeep
 
 LEASE_SECONDS = 3
+TAKEOVER_SECONDS = 4.5
 
 
 def cut(module: ModuleType, name: str, value: object) -> None:
@@ -24,6 +26,9 @@ def cut(module: ModuleType, name: str, value: object) -> None:
 if __name__ == "__main__":
     cut(executor, "LEASE", timedelta(seconds=LEASE_SECONDS))
     cut(executor, "HEARTBEAT_SECONDS", LEASE_SECONDS / 4)
+    cut(executor, "TAKEOVER_SECONDS", TAKEOVER_SECONDS)
+    cut(executor, "LATEST_CLAIM_SECONDS", LEASE_SECONDS / 2)
+    cut(hands, "TAKEOVER_SECONDS", TAKEOVER_SECONDS)
     cut(upkeep, "ROUND_SECONDS", 0.5)
     cut(upkeep, "PRUNE_SECONDS", 1.0)
     cut(upkeep, "TOMBSTONE_DAYS", 3 / 86_400)

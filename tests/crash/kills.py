@@ -18,7 +18,7 @@ EMBEDDED = tuple(
     name
     for name in NAMES
     if name.startswith(("objects.", "ledger.", "in_force.", "outbox."))  # a story has no monitors
-    and not name.startswith("objects.get")  # the listing of an embedded store has the bodies
+    and not name.startswith(("objects.get", "outbox.take"))  # calls of a store or ledger that is shared
 )
 
 LONGEST_LIFE_SECONDS = 3.0

@@ -10,7 +10,7 @@ UNTIL = datetime(2026, 11, 21, 9, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def looked(watch: LeaseWatch, at: float, **held: datetime) -> list[str]:
+def looked(watch: LeaseWatch[datetime], at: float, **held: datetime) -> list[str]:
     return watch.run_out(held, asked_at=at, answered_at=at)
 
 
