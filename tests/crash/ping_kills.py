@@ -52,6 +52,7 @@ class PingStory:
         self._client = client
         self._dice = dice
         self._numbers = itertools.count(1)
+        self._messages: dict[str, dict[str, Any]] = {}  # as they were written → what they say
         self.flips = 0
         self.steady = ""
         self.hanging = ""
@@ -68,12 +69,14 @@ class PingStory:
             await self._live(FAILPOINT_SECONDS)
         assert await self.gateway.ended(1) is not None, f"a life never came to {failpoint}"
         self.gateway.configure(FAILPOINT="")
+        self._listen()
         self.befell["kill at a failpoint"] += 1
 
     async def die_within(self, seconds: float) -> None:
         await self.gateway.start()
         await self._live(seconds)
         await self.gateway.kill()
+        self._listen()
         self.befell["kill at any moment"] += 1
 
     async def end(self) -> list[str]:
@@ -81,6 +84,7 @@ class PingStory:
         await self.gateway.start()
         await self._ping(self.hanging, "", rid=str(uuid.uuid4()))
         await until(self._all_told, "all that waits is told", TOLD_SECONDS)
+        self._listen()
         broken = [*await self._lost_pings(), *await self._lost_orders()]
         for monitor_id in (self.steady, self.hanging):
             broken += await self._badly_told(monitor_id)
@@ -182,17 +186,18 @@ class PingStory:
         wanted = Counter((one["at"], "down" if one["after"] == "down" else "up") for one in flips)
         heard = Counter(
             (data["at"], data["event"].removeprefix("monitor."))
-            for data in self._messages()
+            for data in self._messages.values()
             if data["monitorId"] == monitor_id
         )
         if len(found) == 1_000 or wanted == heard:  # only the newest thousand are shown
             return []
         return [f"told of {monitor_id}: {heard - wanted} too much, {wanted - heard} never"]
 
-    def _messages(self) -> list[dict[str, Any]]:
-        """What the channel has, each message as often as it was written."""
-        file = self.gateway.data_dir / "gateway-messages.jsonl"
-        return [json.loads(line)["data"] for line in file.read_text().splitlines()]
+    def _listen(self) -> None:
+        """Hear what the channel has, each message as often as it was written; it keeps only the newest."""
+        for line in (self.gateway.data_dir / "gateway-messages.jsonl").read_text().splitlines():
+            with suppress(json.JSONDecodeError):  # the last line, cut off by a kill
+                self._messages.setdefault(line, json.loads(line)["data"])
 
     async def _all_told(self) -> bool:
         waiting = await self.gateway.call("carapace.cron.deliveries", state="waiting", limit=1)
