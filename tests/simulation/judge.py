@@ -121,13 +121,16 @@ def _may_be_due(job: Job, wall: float, at: float) -> bool:
 
 def _last_of_max_runs(job: Job) -> float:
     """The instant with which the job has had as many runs as it may."""
-    ran = sorted(
-        seconds_of(run["scheduledFor"])
-        for run in job.runs
-        if run["trigger"] in OF_THE_SCHEDULE and run["status"] not in NOT_RUN
-    )
+    ran = sorted(seconds_of(run["scheduledFor"]) for run in job.runs if _counts_for_max_runs(run))
     most = job.policy.get("maxRuns")
     return ran[most - 1] if most is not None and len(ran) >= most else float("inf")
+
+
+def _counts_for_max_runs(run: View) -> bool:
+    """What the schedule put in the queue, even if it came to its deadline there and was backfilled since."""
+    in_the_queue = DEADLINE.search(run["reason"] or "") is not None
+    ran_again = run["trigger"] == "backfill" and in_the_queue
+    return ran_again or (run["trigger"] in OF_THE_SCHEDULE and (run["status"] not in NOT_RUN or in_the_queue))
 
 
 def _may_be_over_at(case: Case, job: Job) -> float:
@@ -535,7 +538,7 @@ def jobs_that_should_have_stopped(case: Case) -> Iterator[str]:
     """What a job asked the gateway to do with it by itself: to end it, to pause it, to delete it."""
     for job in case.jobs.values():
         most = job.policy.get("maxRuns")
-        ran = sum(run["trigger"] in OF_THE_SCHEDULE and run["status"] not in NOT_RUN for run in job.runs)
+        ran = sum(_counts_for_max_runs(run) for run in job.runs)
         if most is not None and ran > most:
             yield f"{job.name}: {ran} runs, maxRuns is {most}"
         if job.policy.get("deleteAfterRun"):
