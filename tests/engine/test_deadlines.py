@@ -54,6 +54,17 @@ async def test_the_shorter_of_timeout_and_deadline_counts(engine: Engine) -> Non
     assert (await the_run(engine, job)).error == "stopped after 0.05 s, the job's timeoutSeconds"
 
 
+async def test_a_run_that_is_missed_in_the_queue_counts_for_max_runs(engine: Engine) -> None:
+    """The schedule made it, and the job was over with it by then."""
+    job = engine.add("* * * * *", "hang", overlap="queue", deadlineSeconds=90, timeoutSeconds=3600, maxRuns=2)
+    engine.start()
+    await engine.clock.advance(2 * 60 + 1)
+    assert engine.finished == [(job.id, "completed: maxRuns 2 is reached")]
+    await engine.clock.advance(5 * 60)
+    assert await engine.states(job) == ["running", "missed"]
+    assert len(engine.finished) == 1
+
+
 async def test_runs_that_wait_behind_another_are_missed_at_their_deadline(engine: Engine) -> None:
     job = engine.add("0 10 * * *", "hang", overlap="queue", timeoutSeconds=86_400)
     engine.start()

@@ -327,6 +327,20 @@ EXCUSED: dict[str, Break] = {
         lambda seen: ask_for(seen, "pause", 80, result="unsure", answered_at=82),
         lambda seen: seen.runs.pop(2),
     ),
+    "an end of a job of whose runs the last came to its deadline in the queue": each(
+        lambda seen: setattr(seen.commands[0], "data", {**POLICY, "maxRuns": 3, "overlap": "queue"}),
+        lambda seen: seen.runs.pop(3),
+        lambda seen: seen.runs[2].update(
+            status="missed",
+            reason=f"its deadline, {text(90)}, passed before it could start",
+            deadlineAt=text(90),
+        ),
+        lambda seen: seen.deliveries[2].update(runId=run_id(90)),
+        lambda seen: seen.arrivals.pop(2),
+        lambda seen: seen.arrivals.append(
+            Arrival(103.0, "a", "ops", "x", run_id(90), "run.missed", "missed", True)
+        ),
+    ),
     "an overlap with a gateway that was frozen": each(
         lambda seen: seen.troubles.append(Trouble("frozen", 60.2, 140, "a")),
         lambda seen: change_work(seen, 3, at=67.0),
