@@ -287,7 +287,8 @@ def _ill_worked(case: Case, job: Job, run: View, lines: Sequence[WorkLine]) -> I
 
 def _too_quick(case: Case, job: Job, end: WorkLine, after: WorkLine) -> Iterator[str]:
     retry = job.policy["retry"]
-    gap = case.wall.shows(after.at) - case.wall.shows(end.at)
+    # By the wall or by the world: lost work ended long before its loss was found, and a clock steps between.
+    gap = max(case.wall.shows(after.at) - case.wall.shows(end.at), after.at - end.at)
     least = min(retry["initialSeconds"] * retry["factor"] ** (end.attempt - 1), 3600)
     if gap < least - 0.001 and end.at <= after.at and not case.wall.steps_within(end.at, end.at + LEASE):
         yield f"was tried again after {gap:.3f} s, {least} s are asked for"
