@@ -100,13 +100,19 @@ def _due(case: Case, job: Job) -> tuple[set[float], set[float]]:
         until = case.wall.furthest(case.seen.ended_at)
         for wall in instants(schedule, job.created, case.wall.earliest - 1, until):
             passes = [one for one in case.wall.passes(wall) if one <= case.seen.ended_at]
-            seen = next((one for one in passes if case.was_seen(wall, one)), None)
-            in_time = seen is not None and seen < over_at and wall <= last
-            if seen is not None and in_time and _is_due_for_sure(case, job, wall, seen):
+            seen = _until_it_was_seen(case, wall, passes)
+            in_time = bool(seen) and seen[-1] < over_at and wall <= last
+            if in_time and all(_is_due_for_sure(case, job, wall, one) for one in seen):
                 must.add(wall)
             if any(_may_be_due(job, wall, one) for one in passes):
                 may.add(wall)
     return must, may
+
+
+def _until_it_was_seen(case: Case, wall: float, passes: Sequence[float]) -> Sequence[float]:
+    """Its passes up to the first that somebody saw for sure: each of them may be the one that counted."""
+    first = next((number for number, one in enumerate(passes) if case.was_seen(wall, one)), None)
+    return [] if first is None else passes[: first + 1]
 
 
 def _is_due_for_sure(case: Case, job: Job, wall: float, at: float) -> bool:

@@ -327,6 +327,13 @@ EXCUSED: dict[str, Break] = {
         lambda seen: ask_for(seen, "pause", 80, result="unsure", answered_at=82),
         lambda seen: seen.runs.pop(2),
     ),
+    "an instant that came in a pause, by a leap that was taken back, and once more after it": each(
+        lambda seen: vars(seen.commands[1]).update(at=125, answered_at=125.5),
+        lambda seen: ask_for(seen, "resume", 140),
+        lambda seen: seen.clock.extend([(130, 30), (132, 0)]),
+        lambda seen: seen.troubles.append(Trouble("clock", 129, 137)),
+        lambda seen: setattr(seen, "ended_at", 170),
+    ),
     "an end of a job of whose runs the last came to its deadline in the queue": each(
         lambda seen: setattr(seen.commands[0], "data", {**POLICY, "maxRuns": 3, "overlap": "queue"}),
         lambda seen: seen.runs.pop(3),
