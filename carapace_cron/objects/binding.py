@@ -41,6 +41,8 @@ async def bind_to_ledger(
         log.warning("taking over a bucket from another ledger", extra={"action": "adopt_bucket"})
         outcome = await objects.put(KEY, body, if_match=found.etag)
     if isinstance(outcome, Conflict):
+        if await new_owner(objects, ledger_id) is None:
+            return  # a gateway that shares the ledger was quicker
         raise ConfigurationError("another gateway took this bucket a moment ago: stop one of the two")
     if not isinstance(outcome, Stored):
         raise Unavailable(f"the bucket could not be marked as this gateway's own: {outcome.reason}")

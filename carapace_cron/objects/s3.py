@@ -184,8 +184,16 @@ async def _find_bucket(wire: Wire) -> None:
     except Refusal as refusal:
         if refusal.code != "NoSuchBucket" or not wire.address.is_loopback:
             raise
-        log.info("created the missing %s", wire.address, extra={"action": "bucket_created"})
+        await _create_bucket(wire)
+
+
+async def _create_bucket(wire: Wire) -> None:
+    try:
         await wire.create_bucket()
+    except Refusal as refusal:
+        if refusal.code != "BucketAlreadyOwnedByYou":  # another gateway starts, too, and was quicker
+            raise
+    log.info("created the missing %s", wire.address, extra={"action": "bucket_created"})
 
 
 async def _retried(clock: Clock, ask: Callable[[], Awaitable[T]]) -> T:

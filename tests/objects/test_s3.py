@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -119,6 +120,15 @@ async def test_it_names_the_endpoint_that_does_not_answer(_credentials: None) ->
         endpoint = f"http://127.0.0.1:{port}"
     with pytest.raises(Unavailable, match=f"bucket 'jobs' at '?{endpoint}"):
         await S3Objects.open("s3://jobs", endpoint_url=endpoint)
+
+
+async def test_gateways_that_start_at_once_create_a_missing_bucket_once(seaweedfs: str) -> None:
+    opened = await asyncio.gather(
+        *(S3Objects.open("s3://brand-new", endpoint_url=seaweedfs) for _ in range(4))
+    )
+    assert all([one.conditional_writes for one in opened])
+    for one in opened:
+        await one.close()
 
 
 async def test_it_creates_no_bucket_but_on_loopback(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
