@@ -571,6 +571,8 @@ def _not_paused(case: Case, job: Job) -> Iterator[str]:
         for at in case.ended_at(run)[:1]
     )
     changes = [at for one in job.defining() for at in (one.at, one.answered_at or one.at)]
+    ends_of_pauses = [seconds_of(one.data["until"]) for one in job.defining() if "until" in one.data]
+    changes += [at for wall in ends_of_pauses for at in case.wall.passes(wall)]
     in_a_row, most = 0, job.policy["pauseAfterFailures"]
     for (at, status), (following, _) in pairwise([*ends, (case.seen.quiet_since, "")]):
         in_a_row = in_a_row + 1 if status in BAD else 0

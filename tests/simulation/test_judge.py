@@ -287,6 +287,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda seen: ask_for(seen, "delete", 40),
         "was deleted at 40.500, and begun at 60.100",
     ),
+    "a job that goes on although it failed too often": (
+        each(
+            lambda seen: setattr(seen.commands[0], "data", {**POLICY, "pauseAfterFailures": 1}),
+            lambda seen: seen.runs[0].update(status="failure"),
+            lambda seen: seen.troubles.clear(),
+        ),
+        f"{run_id(90)} for 09:01:30 came due although the job had failed as often as it may",
+    ),
     "a result that is never told": (lambda seen: seen.deliveries.pop(1), "and nobody is told"),
     "a result that is told to nobody's ears": (
         lambda seen: setattr(seen.commands[0], "data", {**POLICY, "notify": "never"}),
@@ -333,6 +341,18 @@ EXCUSED: dict[str, Break] = {
         lambda seen: seen.clock.extend([(130, 30), (132, 0)]),
         lambda seen: seen.troubles.append(Trouble("clock", 129, 137)),
         lambda seen: setattr(seen, "ended_at", 170),
+    ),
+    "an instant after the end of a pause in which a backfill failed": each(
+        lambda seen: setattr(seen.commands[0], "data", {**POLICY, "pauseAfterFailures": 1}),
+        lambda seen: ask_for(seen, "pause", 26, data={"until": text(45)}),
+        lambda seen: ask_for(
+            seen, "backfill", 32, data={"since": text(29), "until": text(31)}, answer={"instants": []}
+        ),
+        lambda seen: seen.runs[0].update(trigger="backfill", status="failure", finishedAt=text(35)),
+        lambda seen: change_work(seen, 0, at=34, trigger="backfill"),
+        lambda seen: change_work(seen, 1, at=35, trigger="backfill", how="failure"),
+        lambda seen: vars(seen.commands[-1]).update(at=110, answered_at=110.5),
+        lambda seen: [some.pop() for some in (seen.runs, seen.deliveries, seen.arrivals, seen.troubles)],
     ),
     "an end of a job of whose runs the last came to its deadline in the queue": each(
         lambda seen: setattr(seen.commands[0], "data", {**POLICY, "maxRuns": 3, "overlap": "queue"}),
