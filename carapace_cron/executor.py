@@ -83,6 +83,7 @@ class _Active:
     """An attempt that works, and why it was told to stop, if it was."""
 
     claim: Claim
+    held_since: float  # monotonic: when its lease was asked for last
     task: asyncio.Task[None] | None = None  # None until it took its first step: it can't be cancelled before
     stop: Stop | None = None
     reason: str = ""
@@ -133,7 +134,6 @@ class Executor:
         self._stopping = asyncio.Event()
         self._claims_over = asyncio.Event()
         self._gave_up = False
-        self._renewed_at = clock.monotonic()
         self._watch: LeaseWatch[datetime] = LeaseWatch(TAKEOVER_SECONDS)
 
     @property
@@ -212,13 +212,11 @@ class Executor:
         if not self._alone and claims and self._clock.monotonic() - asked_at > LATEST_CLAIM_SECONDS:
             log.warning("%d claims came too late to be used", len(claims), extra={"action": "claim"})
             return  # nobody renews their leases, so they are found
-        if not self._active:
-            self._renewed_at = asked_at
         for claim in claims:
-            self._start(claim)
+            self._start(claim, asked_at)
 
-    def _start(self, claim: Claim) -> None:
-        active = _Active(claim)
+    def _start(self, claim: Claim, asked_at: float) -> None:
+        active = _Active(claim, asked_at)
         self._active[claim.run_id] = active
         self._idle.clear()
         task = asyncio.create_task(self._attempt(active), name=f"attempt {claim.run_id}")
@@ -375,15 +373,14 @@ class Executor:
     async def _beat(self) -> None:
         """Renew what is ours, stop what is not, and end what others left behind."""
         now, asked_at = self._clock.now(), self._clock.monotonic()
-        if self._active:
-            renewal = await self._queue.renew(
-                owner=self._owner, run_ids=list(self._active), until=now + LEASE
-            )
+        if held := dict(self._active):
+            renewal = await self._queue.renew(owner=self._owner, run_ids=list(held), until=now + LEASE)
             for run_id in renewal.lost:
                 self._stop(run_id, "lost", "another process took the run over")
             for run_id, reason in renewal.cancelled.items():
                 self._cancel(run_id, reason)
-        self._renewed_at = asked_at
+            for active in held.values():
+                active.held_since = asked_at
         gone = [claim for claim in await self._abandoned(now) if claim.run_id not in self._active]
         if gone:
             await self._record([self._lost(claim, now) for claim in gone])
@@ -402,14 +399,20 @@ class Executor:
         return await self._queue.claims_of(gone) if gone else []
 
     async def _guard_loop(self) -> None:
-        """Stop the work when its leases have run out, whatever keeps the heartbeat from renewing them."""
+        """Stop each work when its lease has run out, whatever keeps the heartbeat from renewing it.
+
+        One that was claimed by a slow answer has less of its lease left than those beside it.
+        """
         never = asyncio.Event()
         while not self._alone:
-            left = LEASE.total_seconds() - (self._clock.monotonic() - self._renewed_at)
-            if left < 1:  # better a moment early than late
-                for run_id in list(self._active):
-                    self._stop(run_id, "lost", "the lease ran out while the ledger could not be reached")
-            await self._clock.wait(never, left if left >= 1 else HEARTBEAT_SECONDS)
+            now, seconds = self._clock.monotonic(), HEARTBEAT_SECONDS
+            for active in list(self._active.values()):
+                left = active.held_since + LEASE.total_seconds() - now
+                if left < 1:  # better a moment early than late
+                    self._tell(active, "lost", "the lease ran out while the ledger could not be reached")
+                else:
+                    seconds = min(seconds, left)
+            await self._clock.wait(never, seconds)
 
     def _cancel(self, run_id: str, reason: str) -> None:
         self._stop(run_id, "cancelled", reason)

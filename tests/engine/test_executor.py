@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from carapace_cron.errors import Conflict, Unavailable
+from carapace_cron.executor import TAKEOVER_SECONDS
 from carapace_cron.ledger.claiming import fair_shares
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import empty_plan
@@ -291,6 +292,36 @@ async def test_a_lost_answer_to_an_end_does_not_make_the_next_attempt_overlap_an
     await engine.clock.advance(60 + 150)  # a lease that nobody renews would have run out
     assert [work.attempt for work in engine.runner.began if work.job_id == job.id] == [1, 2]
     assert (engine.runner.working, engine.executor.active) == (1, 1)
+
+
+async def test_work_that_a_slow_answer_began_is_stopped_before_others_may_take_it(engine: Engine) -> None:
+    """Its lease is older than that of the work beside it; then the ledger is away for this gateway only."""
+    engine.executor._alone = False
+    beside = engine.add("0 0 1 1 *", "hang", timeoutSeconds=3600)
+    slow = engine.add("0 0 1 1 *", "hang", timeoutSeconds=3600)
+    claim, away = engine.runs.claim, False
+
+    async def slowly(**asked):  # type: ignore[no-untyped-def]
+        claimed = await claim(**asked)
+        if any(one.job_id == slow.id for one in claimed.claims):
+            await engine.clock.wait(asyncio.Event(), 29)
+        return claimed
+
+    async def renew(**asked):  # type: ignore[no-untyped-def]
+        if away:
+            raise Unavailable("no ledger")
+        return await type(engine.runs).renew(engine.runs, **asked)
+
+    engine.runs.claim, engine.runs.renew = slowly, renew  # type: ignore[method-assign]
+    await engine.runs.start_now(empty_plan(beside), "key", engine.clock.now())
+    engine.start()
+    await engine.clock.advance(2)
+    run = await engine.runs.start_now(empty_plan(slow), "key", engine.clock.now())
+    await engine.clock.advance(29.5)
+    assert engine.runner.working == 2
+    away = True
+    await engine.clock.advance(TAKEOVER_SECONDS - 29.5)
+    assert engine.runner.stopped == [run.id]
 
 
 async def test_run_now_with_the_same_key_is_the_same_run(engine: Engine) -> None:
