@@ -133,6 +133,7 @@ class Executor:
         self._idle.set()
         self._stopping = asyncio.Event()
         self._claims_over = asyncio.Event()
+        self._claiming = False  # what a claim under way takes is in the ledger already, and not here yet
         self._gave_up = False
         self._watch: LeaseWatch[datetime] = LeaseWatch(TAKEOVER_SECONDS)
 
@@ -194,8 +195,14 @@ class Executor:
         """Start what there is room for; seconds until it is worth asking again."""
         now, asked_at = self._clock.now(), self._clock.monotonic()
         free = min(self._slots - len(self._active), CLAIMS_AT_ONCE)
-        claimed = await self._queue.claim(owner=self._owner, slots=free, now=now, lease_until=now + LEASE)
-        self._start_all(claimed.claims, asked_at)
+        self._claiming = True
+        try:
+            claimed = await self._queue.claim(
+                owner=self._owner, slots=free, now=now, lease_until=now + LEASE
+            )
+            self._start_all(claimed.claims, asked_at)
+        finally:
+            self._claiming = False
         for run_id, reason in claimed.cancelled.items():
             self._cancel(run_id, reason)
         for expired in claimed.expired:
@@ -381,9 +388,12 @@ class Executor:
                 self._cancel(run_id, reason)
             for active in held.values():
                 active.held_since = asked_at
-        gone = [claim for claim in await self._abandoned(now) if claim.run_id not in self._active]
-        if gone:
+        if gone := [claim for claim in await self._abandoned(now) if not self._is_ours(claim)]:
             await self._record([self._lost(claim, now) for claim in gone])
+
+    def _is_ours(self, claim: Claim) -> bool:
+        """Whether we work on it, or are about to."""
+        return claim.run_id in self._active or (self._claiming and claim.owner == self._owner)
 
     def _lost(self, claim: Claim, now: datetime) -> AttemptEnd:
         error = "the gateway stopped while this attempt worked, so what became of it is not known"

@@ -294,6 +294,28 @@ async def test_a_lost_answer_to_an_end_does_not_make_the_next_attempt_overlap_an
     assert (engine.runner.working, engine.executor.active) == (1, 1)
 
 
+async def test_a_clock_that_leaps_in_the_middle_of_a_claim_makes_nobody_take_it_for_abandoned(
+    engine: Engine,
+) -> None:
+    """A heartbeat sees the claim, which seems to have run out, before its answer is here."""
+    job = engine.add("0 0 1 1 *", "hang", timeoutSeconds=3600)
+    claim = engine.runs.claim
+
+    async def slowly(**asked):  # type: ignore[no-untyped-def]
+        claimed = await claim(**asked)
+        if claimed.claims:
+            engine.clock.step(timedelta(minutes=2))
+            await engine.clock.wait(asyncio.Event(), 16)  # a heartbeat, and a second more
+        return claimed
+
+    engine.runs.claim = slowly  # type: ignore[method-assign]
+    await engine.runs.start_now(empty_plan(job), "key", engine.clock.now())
+    engine.start()
+    await engine.clock.advance(60)
+    assert [work.attempt for work in engine.runner.began] == [1]
+    assert await engine.states(job) == ["running"]
+
+
 async def test_work_that_a_slow_answer_began_is_stopped_before_others_may_take_it(engine: Engine) -> None:
     """Its lease is older than that of the work beside it; then the ledger is away for this gateway only."""
     engine.executor._alone = False
