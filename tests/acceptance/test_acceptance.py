@@ -28,7 +28,7 @@ from support.checker import (
     read_ledger,
     unlike_the_answers,
 )
-from support.closing import all_runs, database, evidence, finish
+from support.closing import all_runs, evidence, finish
 from support.gateway_process import Ears, GatewayProcess, until, watched
 from support.outside import Outside, outside
 from support.s3_servers import aws_environment, seaweedfs
@@ -183,7 +183,7 @@ async def assert_a_new_data_directory_adopts_the_bucket(old: GatewayProcess, new
     await until_succeeded(new, job, 2)
     horizon = await finish(new, [job])
     await new.terminate()
-    runs = [run for one in (old, new) for run in read_ledger(database(one)).runs if run["job_id"] == job.id]
+    runs = [run for one in (old, new) for run in read_ledger(one.ledger).runs if run["job_id"] == job.id]
     assert instants_without_one_record([job], Evidence(runs, [], []), horizon) == []
 
 

@@ -1,4 +1,4 @@
-"""The judge of what a gateway did. It reads witnesses, answers and the ledger's file, and no code of ours:
+"""The judge of what a gateway did. It reads witnesses, answers and the ledger's tables, and no code of ours:
 what is due when is worked out here, by plain arithmetic on the simple schedules that the tests use.
 
 Every check answers a list of sentences, one a fault; an empty list is what the promises ask for.
@@ -10,11 +10,15 @@ import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
 
 ENDED = frozenset({"success", "degraded", "failure", "timeout", "cancelled"})
 _BUSY = "the gateway was busy for some seconds"  # on record, but nobody is told of seconds
@@ -104,27 +108,33 @@ class Evidence:
     arrivals: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_ledger(file: Path) -> Evidence:
-    """The ledger's tables, straight from its file."""
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
-        connection.row_factory = sqlite3.Row
+def read_ledger(place: Path | str) -> Evidence:
+    """The ledger's tables, straight from its file or from PostgreSQL."""
+    with _opened(place) as rows:
         return Evidence(
-            runs=_rows(connection, "SELECT * FROM runs ORDER BY sequence"),
-            attempts=_rows(connection, "SELECT * FROM attempts ORDER BY run_id, number"),
-            deliveries=_rows(connection, "SELECT * FROM deliveries ORDER BY sequence"),
+            runs=rows("SELECT * FROM runs ORDER BY sequence"),
+            attempts=rows("SELECT * FROM attempts ORDER BY run_id, number"),
+            deliveries=rows("SELECT * FROM deliveries ORDER BY sequence"),
         )
-    finally:
-        connection.close()
 
 
-def count_in_ledger(file: Path, query: str) -> int:
+def count_in_ledger(place: Path | str, query: str) -> int:
     """The one number that `query` answers."""
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
-        return int(connection.execute(query).fetchone()[0])
-    finally:
-        connection.close()
+    with _opened(place) as rows:
+        (row,) = rows(query)
+    (count,) = row.values()
+    return int(count)
+
+
+@contextmanager
+def _opened(place: Path | str) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    if isinstance(place, str):
+        with psycopg.connect(place, row_factory=dict_row) as connection:
+            yield lambda query: connection.execute(query.encode()).fetchall()
+        return
+    with closing(sqlite3.connect(f"file:{place}?mode=ro", uri=True)) as file:
+        file.row_factory = sqlite3.Row
+        yield lambda query: [dict(row) for row in file.execute(query)]
 
 
 def judge(jobs: Sequence[JobMade], seen: Evidence, until: datetime) -> list[str]:
@@ -340,10 +350,6 @@ def instant_of(micros: int) -> datetime:
 def instant_text(micros: int) -> str:
     """As on the wire: ``2026-11-21T09:00:00Z``."""
     return instant_of(micros).isoformat().replace("+00:00", "Z")
-
-
-def _rows(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(query)]
 
 
 def _grouped(rows: Iterable[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:

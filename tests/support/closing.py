@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from support.checker import Evidence, JobMade, count_in_ledger, read_ledger
@@ -26,7 +25,7 @@ async def finish(gateway: GatewayProcess, jobs: Iterable[JobMade]) -> datetime:
         waiting = "SELECT count(*) FROM deliveries WHERE state = 'waiting'"
         return (
             status["activeExecutions"] + status["queuedRuns"] == 0
-            and count_in_ledger(database(gateway), waiting) == 0
+            and count_in_ledger(gateway.ledger, waiting) == 0
         )
 
     await until(is_quiet, "all runs end and all notices arrive", DRAIN_SECONDS)
@@ -58,10 +57,6 @@ async def all_runs(gateway: GatewayProcess) -> list[dict[str, Any]]:
 
 
 def evidence(gateway: GatewayProcess, world: Outside) -> Evidence:
-    seen = read_ledger(database(gateway))
+    seen = read_ledger(gateway.ledger)
     seen.requests, seen.arrivals = world.requests.lines(), world.arrivals.lines()
     return seen
-
-
-def database(gateway: GatewayProcess) -> Path:
-    return gateway.data_dir / "carapace.sqlite"

@@ -86,6 +86,12 @@ class GatewayProcess:
     def data_dir(self) -> Path:
         return Path(self._environment["CARAPACE_CRON_DATA_DIR"])
 
+    @property
+    def ledger(self) -> Path | str:
+        """Its file, or the URL of its database."""
+        url = self._environment.get("CARAPACE_CRON_LEDGER", "sqlite:")
+        return self.data_dir / "carapace.sqlite" if url == "sqlite:" else url
+
     def configure(self, **settings: str) -> None:
         """Settings for the lives to come."""
         self._environment |= {f"CARAPACE_CRON_{name}": value for name, value in settings.items()}

@@ -91,6 +91,7 @@ def _application(world: Outside) -> web.Application:
         app.router.add_route("*", path, _witnessed(world, work))
     app.router.add_post("/webhook", _webhook(world))
     app.router.add_post("/fickle", _fickle(world))
+    app.router.add_post("/plain", _plain(world))
     app.router.add_post("/apprise", _apprise(world))
     return app
 
@@ -191,6 +192,15 @@ def _fickle(world: Outside) -> Callable[[web.Request], Awaitable[web.Response]]:
         seen.add(key)
         if is_new and len(seen) % FICKLE_EVERY == 0:
             return web.Response(status=400)  # for good, until somebody sends it again
+        return web.Response()
+
+    return handler
+
+
+def _plain(world: Outside) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(request: web.Request) -> web.Response:
+        key = request.headers["Idempotency-Key"]
+        world.arrivals.write({"channel": "plain", "key": key, "body": await request.json()})
         return web.Response()
 
     return handler

@@ -131,6 +131,10 @@ secret = "${{secret:HOOK}}"
 kind = "webhook"
 url = "{url}/fickle"
 
+[channels.plain]
+kind = "webhook"
+url = "{url}/plain"
+
 [channels.pager]
 kind = "apprise"
 url = "json://127.0.0.1:{port}/apprise"
