@@ -108,11 +108,15 @@ def claim(
         hear_starts(connection, due.take, now)
     if due.hold:
         holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
+    released = 0
+    if len(due.take) < slots:  # who was let go may have no room elsewhere: others may have
+        released = holding.release_idle(connection, limits.by_label, now, turns)
     upstreams = _upstreams(connection, [row.caused_by for row in due.take if row.caused_by is not None])
     waiting = [one.next_at for one in lanes if one.next_at is not None]
+    changed = bool(due.hold or released) or len(expired) == LATE_AT_ONCE
     return Claimed(
         [_claim(row, owner, row.attempt + 1, now, upstreams.get(row.caused_by)) for row in due.take],
-        more=bool(due.hold) or len(expired) == LATE_AT_ONCE or len(due.take) == slots < sum(ready.values()),
+        more=changed or len(due.take) == slots < sum(ready.values()),
         next_at=min(waiting if deadline is None else [*waiting, deadline], default=None),
         cancelled={row.id: row.cancel_reason for row in cancelled},
         expired=expired,

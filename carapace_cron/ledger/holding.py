@@ -64,14 +64,48 @@ def release(connection: sa.Connection, room: Mapping[str, int], now: datetime, t
     """Let so many runs of each label go, by turns over tenants and their lanes; in a lane the oldest."""
     if not room:
         return
-    held = set(connection.execute(_HELD_LABELS).scalars())
-    for label in held & room.keys():
-        taken = Counter[str]()
-        for _ in range(room[label]):
-            firsts = connection.execute(_FIRST_OF_EACH_LANE, {"label": label}).all()
-            if not firsts:
-                break
-            _release_next(connection, firsts, taken, now, turns)
+    for label in held_labels(connection) & room.keys():
+        _release(connection, label, room[label], now, turns, set())
+
+
+def release_idle(connection: sa.Connection, limits: Mapping[str, int], now: datetime, turns: Turns) -> int:
+    """Let more runs go where a limit leaves room that nobody takes; how many. Those that had been let go may
+    wait for their tenant's limit, or behind other runs of their lane: of each such lane one waits already."""
+    if not limits or not (held := held_labels(connection)):
+        return 0
+    at_work = working(connection)
+    room = {label: limits[label] - at_work[label] for label in held if label in limits}
+    return sum(
+        _release(connection, label, most, now, turns, _lanes_let_go(connection, label, now))
+        for label, most in room.items()
+        if most > 0
+    )
+
+
+def _release(
+    connection: sa.Connection, label: str, most: int, now: datetime, turns: Turns, but_lanes: set[str]
+) -> int:
+    """Up to `most` of the label, none of some lanes; how many went."""
+    taken = Counter[str]()
+    for released in range(most):
+        firsts = connection.execute(_FIRST_OF_EACH_LANE, {"label": label}).all()
+        able = [row for row in firsts if row.lane not in but_lanes]
+        if not able:
+            return released
+        _release_next(connection, able, taken, now, turns)
+    return most
+
+
+def _lanes_let_go(connection: sa.Connection, label: str, now: datetime) -> set[str]:
+    """Where a run of that label is due and nothing holds it."""
+    has_label = (" " + runs.c.labels + " ").contains(f" {label} ", autoescape=True)
+    query = sa.select(runs.c.lane).where(QUEUED, runs.c.available_at <= now, has_label).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def held_labels(connection: sa.Connection) -> set[str]:
+    """The labels that runs wait for."""
+    return set(connection.execute(_HELD_LABELS).scalars())
 
 
 def _release_next(

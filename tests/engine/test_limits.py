@@ -201,6 +201,40 @@ async def test_room_of_a_run_that_is_cancelled_before_it_uses_it_goes_to_the_nex
     assert await held_by(engine, second, third) == [None, None]
 
 
+async def test_room_that_a_full_tenant_cannot_use_goes_to_another(engine: Engine) -> None:
+    """Acme's second run is let go, and stands behind other work of acme's that leaves it no room."""
+    await opened(engine, {"tag:db": 1}, per_tenant=2)
+    first, second = (engine.add("0 0 1 1 *", "hang", tags=["db"], overlap="allow") for _ in range(2))
+    long, longer = (engine.add("0 0 1 1 *", "hang") for _ in range(2))
+    theirs = engine.add("0 0 1 1 *", "ok", tenant="other")
+    waiting = engine.add("0 0 1 1 *", "ok", tenant="other", tags=["db"])
+    engine.start()
+    for job in (first, second, long, theirs, waiting, longer):
+        await due_now(engine, job)
+        await engine.clock.advance(1)
+    assert await held_by(engine, second, waiting) == ["tag:db", "tag:db"]
+    [run] = await engine.all_runs(first)
+    await engine.runs.cancel(run.id, "enough", engine.clock.now())
+    await engine.clock.advance(2)
+    assert await engine.states(longer) == ["running"]
+    assert (await engine.states(second), await engine.states(waiting)) == (["queued"], ["success"])
+
+
+async def test_room_that_nobody_can_use_lets_one_run_of_a_lane_go_and_no_more(engine: Engine) -> None:
+    await opened(engine, {"tag:db": 1}, per_tenant=2)
+    first, *others = (engine.add("0 0 1 1 *", "hang", tags=["db"], overlap="allow") for _ in range(5))
+    long, longer = (engine.add("0 0 1 1 *", "hang") for _ in range(2))
+    engine.start()
+    for job in (first, *others, long, longer):
+        await due_now(engine, job)
+        await engine.clock.advance(1)
+    [run] = await engine.all_runs(first)
+    await engine.runs.cancel(run.id, "enough", engine.clock.now())
+    await engine.clock.advance(20)
+    assert await engine.states(longer) == ["running"]
+    assert Counter(await held_by(engine, *others)) == {"tag:db": 3, None: 1}
+
+
 async def test_tenants_take_turns_at_a_limit(engine: Engine) -> None:
     """However many of one tenant wait for it, another's next run is not behind all of them."""
     await opened(engine, {"tag:db": 1})
