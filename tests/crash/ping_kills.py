@@ -13,7 +13,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +170,7 @@ class PingStory:
         return broken
 
     async def _lost_orders(self) -> list[str]:
-        there = {one["id"]: one["name"] for one in await self.gateway.call("carapace.cron.monitors.list")}
+        there = {one["id"]: one["name"] async for one in self._monitors()}
         sure = {one: name for one, name in self.told.names.items() if one not in self.told.unsure}
         broken = [f"{one} was deleted and is there" for one in self.told.gone if one in there]
         return broken + [
@@ -178,6 +178,17 @@ class PingStory:
             for one, name in sure.items()
             if one not in self.told.gone and there.get(one) != name
         ]
+
+    async def _monitors(self) -> AsyncIterator[dict[str, Any]]:
+        """All of them, page by page."""
+        cursor: dict[str, str] = {}
+        while True:
+            said = await self.gateway.ask("carapace.cron.monitors.list", **cursor)
+            for one in said["data"]:
+                yield one
+            if said["nextCursor"] is None:
+                return
+            cursor = {"cursor": said["nextCursor"]}
 
     async def _badly_told(self, monitor_id: str) -> list[str]:
         found = await self.gateway.call("carapace.cron.monitors.flips", monitorId=monitor_id)
