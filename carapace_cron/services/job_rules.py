@@ -57,6 +57,7 @@ class JobRules:
             schedule = self._checked_schedule(draft, job)
         if job is None or draft.enabled:
             self.check_window(draft, schedule)
+        _check_deadline(draft)
         try:
             self._commands.check(draft.command, draft.http)
         except AddressNotAllowed as error:
@@ -105,3 +106,11 @@ class JobRules:
         if job is not None and not draft.enabled:  # what has come to its end can still be renamed
             return self._schedules.read(draft, anchor)
         return self._schedules.check(draft, anchor, now)
+
+
+def _check_deadline(policy: JobPolicy) -> None:
+    """Raises `InvalidValue` when runs could be over before their jitter lets them begin."""
+    deadline, jitter = policy.deadline_seconds, policy.jitter_seconds
+    if deadline is not None and deadline <= jitter:
+        message = f"bad deadlineSeconds {deadline:g}: expected more than jitterSeconds, which is {jitter:g}"
+        raise InvalidValue(message, field="deadlineSeconds")

@@ -96,6 +96,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"catchUpWindowSeconds": 2592001}, "catchUpWindowSeconds",
      "bad catchUpWindowSeconds 2592001: expected at most 2592000"),
     ({"jitterSeconds": 3601}, "jitterSeconds", "bad jitterSeconds 3601: expected at most 3600"),
+    ({"jitterSeconds": 50, "deadlineSeconds": 50}, "deadlineSeconds",
+     "bad deadlineSeconds 50: expected more than jitterSeconds, which is 50"),
     ({"startAt": "tomorrow"}, "startAt", f'bad startAt "tomorrow": expected {INSTANT}'),
     ({"startAt": 1769774400}, "startAt", f"bad startAt 1769774400: expected {INSTANT}"),
     ({"startAt": "2026-12-01T09:00:00"}, "startAt",
