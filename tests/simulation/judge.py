@@ -30,6 +30,7 @@ LEAST_BEGUN = 0.8  # of the runs that had an attempt
 REASON_RUN = re.compile(r"run_[0-9a-v]{26}")
 REACH = re.compile(r"like every instant from then until (?P<last>\S+Z):")
 SUPERSEDED = re.compile(r"superseded by the instant at (?P<by>\S+Z),")
+SETTLED = "the job was paused, changed or deleted before this instant could start"
 DEADLINE = re.compile(r"its deadline, (?P<at>\S+Z), passed before it (could start|was tried again)")
 TOO_LATE = re.compile(r"(?P<late>\d+) s late, outside the catch-up window of (?P<window>[0-9.e+]+) s")
 
@@ -232,7 +233,9 @@ def _ill_missed(case: Case, job: Job, run: View) -> Iterator[str]:
     if deadline is not None:
         if seconds_of(deadline["at"]) > seconds_of(run["finishedAt"]) or run["deadlineAt"] != deadline["at"]:
             yield f"is missed before its deadline: {run['reason']}"
-    elif passes and not any(case.troubled(at - 1, at + SOON, job) for at in passes):
+    elif passes and not any(
+        case.troubled(at - 1, at + SOON, job) or _is_over_by_itself(case, job, run, at) for at in passes
+    ):
         yield f"is missed although nothing was wrong: {run['reason']}"
     superseded = SUPERSEDED.search(run["reason"])
     if superseded is not None:
@@ -245,6 +248,11 @@ def _ill_missed(case: Case, job: Job, run: View) -> Iterator[str]:
         or float(late["window"]) != job.policy["catchUpWindowSeconds"]
     ):
         yield f"is missed by an odd reckoning: {run['reason']}"
+
+
+def _is_over_by_itself(case: Case, job: Job, run: View, at: float) -> bool:
+    """Whether the gateway may have been about to pause or delete the job as an instant of it came."""
+    return SETTLED in run["reason"] and at >= _may_be_over_at(case, job) - LATENCY
 
 
 # Promises 1 and 3, as the works saw it.
@@ -650,7 +658,7 @@ def _untold(job: Job, notices: Mapping[str, Any]) -> Iterator[str]:
         if told and (notify == "never" or (notify == "failure" and good)):
             yield f"{_name(job, run)} is told although notify is {notify}"
     missed = [run for run in job.runs if run["status"] == "missed" and "busy" not in (run["reason"] or "")]
-    settled = [run for run in missed if "paused, changed or deleted" in (run["reason"] or "")]
+    settled = [run for run in missed if SETTLED in (run["reason"] or "")]
     # In the name of one instant, which may have been backfilled since, or ran before a clock was set back.
     is_told = any(_told(run["id"], "run.missed") in notices for run in job.runs)
     if len(missed) > len(settled) and notify != "never" and not is_told:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .case import Wall, instants
-from .judge import judge
+from .judge import SETTLED, judge
 from .witness import START, Arrival, Command, Evidence, Trouble, WorkLine
 
 JOB_ID = "job_1764547200000_0123456789abcdefghij"
@@ -353,6 +353,13 @@ EXCUSED: dict[str, Break] = {
         lambda seen: change_work(seen, 1, at=35, trigger="backfill", how="failure"),
         lambda seen: vars(seen.commands[-1]).update(at=110, answered_at=110.5),
         lambda seen: [some.pop() for some in (seen.runs, seen.deliveries, seen.arrivals, seen.troubles)],
+    ),
+    "an instant that came as the job was to be paused for its failures": each(
+        lambda seen: setattr(seen.commands[0], "data", {**POLICY, "pauseAfterFailures": 1}),
+        lambda seen: change_work(seen, 5, at=120, how="failure"),
+        lambda seen: seen.runs[1].update(status="failure", finishedAt=text(120)),
+        lambda seen: seen.runs[3].update(finishedAt=text(120), reason=SETTLED),
+        lambda seen: seen.troubles.clear(),
     ),
     "an end of a job of whose runs the last came to its deadline in the queue": each(
         lambda seen: setattr(seen.commands[0], "data", {**POLICY, "maxRuns": 3, "overlap": "queue"}),
