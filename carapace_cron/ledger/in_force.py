@@ -23,7 +23,7 @@ from carapace_cron.ledger.job_monitors import WATCHED, follow
 from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
 from carapace_cron.ledger.tables import chains, definitions, progress
 from carapace_cron.model.job import Job
-from carapace_cron.outbound.headers import without_secrets
+from carapace_cron.outbound import headers, url
 
 _BOOKKEEPING = frozenset(
     {
@@ -139,8 +139,19 @@ def _event(job: Job, before: Job | None) -> Event:
 def _as_told(fields: dict[str, Any]) -> dict[str, Any]:
     """What an event says of fields: without those that say nothing of the job, and without secrets."""
     told = {name: value for name, value in fields.items() if name not in _BOOKKEEPING}
-    if "headers" in told.get("http", {}):
-        told["http"] = {**told["http"], "headers": without_secrets(told["http"]["headers"])}
+    if "command" in told:
+        told["command"] = url.without_secrets(told["command"])
+    if told.get("http") is not None:
+        told["http"] = _request_as_told(told["http"])
+    return told
+
+
+def _request_as_told(http: dict[str, Any]) -> dict[str, Any]:
+    told = dict(http)
+    if "headers" in told:
+        told["headers"] = headers.without_secrets(told["headers"])
+    if told.get("body") is not None:
+        told["body"] = "[redacted]"
     return told
 
 

@@ -144,3 +144,20 @@ def _bad(text: str, reason: str) -> InvalidValue:
     given = text.split("?", 1)[0]  # a query often holds a key
     given = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in given[:100])
     return InvalidValue(f'bad URL "{given}": {reason}', field="command")
+
+
+def without_secrets(command: str) -> str:
+    """A URL as a record for others may show it: of its query and fragment only the names. What is no URL, as
+    it is.
+
+    >>> without_secrets("https://example.com/report?day=1&abc#top")
+    'https://example.com/report?day=[redacted]&[redacted]'
+    >>> without_secrets("agent: report --really?")
+    'agent: report --really?'
+    """
+    if _START.match(command) is None:
+        return command
+    address, _, query = command.partition("#")[0].partition("?")
+    named = (part.partition("=")[:2] for part in query.split("&") if part)
+    told = "&".join(f"{name}=[redacted]" if equals else "[redacted]" for name, equals in named)
+    return f"{address}?{told}" if told else address

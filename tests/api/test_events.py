@@ -131,6 +131,16 @@ async def test_tokens_are_in_it_without_their_secrets(api: Any) -> None:
     assert made["token"] not in str(events) and operators["token"] not in str(events)
 
 
+async def test_neither_bodies_nor_values_of_a_query_are_in_it(api: Any) -> None:
+    url = "https://example.com/hook?key=canary&canary"
+    job = await api.create(command=url, http={"method": "POST", "body": "canary"})
+    await api.data("update", [job["id"], {"http": {"body": "another canary"}}])
+    created, updated = await trail(api)
+    assert "canary" not in str((created, updated))
+    assert created["after"]["command"] == "https://example.com/hook?key=[redacted]&[redacted]"
+    assert updated["before"]["http"]["body"] == updated["after"]["http"]["body"] == "[redacted]"
+
+
 async def test_values_of_headers_are_not_in_it_unless_they_can_be_no_secret(api: Any) -> None:
     secret = {"Authorization": "Bearer canary", "X-Vendor-Key": "canary", "Cookie": "s=canary"}
     http = {"headers": {**secret, "Accept": "text/plain"}}
