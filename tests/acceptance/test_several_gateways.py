@@ -131,37 +131,34 @@ async def test_two_gateways_on_one_database_are_one(
 async def test_one_takes_over_from_the_other_that_is_killed_or_stands_still(
     tmp_path: Path, world: Outside, client: aiohttp.ClientSession, server: PostgresqlServer
 ) -> None:
-    with seaweedfs(tmp_path) as endpoint:
-        shared = {
-            "LEDGER": server.new_database(), "JOB_STORE": "s3://several/house", "S3_ENDPOINT_URL": endpoint
-        }
-        gateways = first, second = _pair(tmp_path, world, client, shared, HASTY)
-        async with watched(*gateways):
-            await asyncio.gather(first.start(), second.start())
-            long = Kind(
-                "* * * * * *", each_second(1), f"{world.url}/slow?seconds=3", path="/slow",
-                settings={"overlap": "allow"},
-            )
-            every = every_kind(world, tmp_path / "tally.txt")
-            some = {name: every[name] for name in ("get", "program", "flaky", "slow", "cancelled", "stuck")}
-            jobs = await _create(gateways, {**some, "long": long})
+    shared = {"LEDGER": server.new_database(), "JOB_STORE": "postgresql:"}
+    gateways = first, second = _pair(tmp_path, world, client, shared, HASTY)
+    async with watched(*gateways):
+        await asyncio.gather(first.start(), second.start())
+        long = Kind(
+            "* * * * * *", each_second(1), f"{world.url}/slow?seconds=3", path="/slow",
+            settings={"overlap": "allow"},
+        )
+        every = every_kind(world, tmp_path / "tally.txt")
+        some = {name: every[name] for name in ("get", "program", "flaky", "slow", "cancelled", "stuck")}
+        jobs = await _create(gateways, {**some, "long": long})
 
-            await _until_both_work_on(jobs["long"], first)
-            killed_at = datetime.now(UTC)
-            await first.kill()
-            await asyncio.sleep(STILL_SECONDS)
-            await first.start()
+        await _until_both_work_on(jobs["long"], first)
+        killed_at = datetime.now(UTC)
+        await first.kill()
+        await asyncio.sleep(STILL_SECONDS)
+        await first.start()
 
-            await _until_both_work_on(jobs["long"], first)
-            stopped_at = datetime.now(UTC)
-            second.send_signal(SIGSTOP)
-            await asyncio.sleep(STILL_SECONDS)
-            second.send_signal(SIGCONT)
-            await asyncio.sleep(BETWEEN_SECONDS)
+        await _until_both_work_on(jobs["long"], first)
+        stopped_at = datetime.now(UTC)
+        second.send_signal(SIGSTOP)
+        await asyncio.sleep(STILL_SECONDS)
+        second.send_signal(SIGCONT)
+        await asyncio.sleep(BETWEEN_SECONDS)
 
-            horizon = await finish(first, jobs.values())
-            answers = await all_runs(second)
-            await asyncio.gather(first.terminate(), second.terminate())
+        horizon = await finish(first, jobs.values())
+        answers = await all_runs(second)
+        await asyncio.gather(first.terminate(), second.terminate())
 
         seen = evidence(first, world)
         assert unlike_the_answers(answers, seen) == []
@@ -172,35 +169,34 @@ async def test_one_takes_over_from_the_other_that_is_killed_or_stands_still(
 
 
 async def test_both_go_on_by_themselves_when_the_database_has_crashed(
-    tmp_path: Path,
-    world: Outside,
-    client: aiohttp.ClientSession,
-    gateways: Pair,
-    server: PostgresqlServer,
+    tmp_path: Path, world: Outside, client: aiohttp.ClientSession, server: PostgresqlServer
 ) -> None:
-    first, second = gateways
-    async with watched(*gateways):
-        await asyncio.gather(first.start(), second.start())
-        jobs = await _create(gateways, every_kind(world, tmp_path / "tally.txt"))
-        calls = Calls(gateways, client, await _monitor(first))
-        calling = asyncio.create_task(calls.give())
-        await asyncio.sleep(BETWEEN_SECONDS)
+    with seaweedfs(tmp_path) as endpoint:
+        bucket = {"JOB_STORE": "s3://several/house", "S3_ENDPOINT_URL": endpoint}
+        shared = {"LEDGER": server.new_database(), **bucket}
+        gateways = first, second = _pair(tmp_path, world, client, shared, OURS)
+        async with watched(*gateways):
+            await asyncio.gather(first.start(), second.start())
+            jobs = await _create(gateways, every_kind(world, tmp_path / "tally.txt"))
+            calls = Calls(gateways, client, await _monitor(first))
+            calling = asyncio.create_task(calls.give())
+            await asyncio.sleep(BETWEEN_SECONDS)
 
-        await asyncio.to_thread(server.stop, SIGQUIT)
-        for gateway in gateways:
-            await until(lambda one=gateway: _is_not_ready(one, client), "/readyz says so", HEARD_SECONDS)
-        await asyncio.sleep(AWAY_SECONDS)
-        await asyncio.to_thread(server.start)
-        for gateway in gateways:
-            await until(lambda one=gateway: _is_ready(one, client), "/readyz says 200", HEARD_SECONDS)
-        await asyncio.sleep(BETWEEN_SECONDS)
+            await asyncio.to_thread(server.stop, SIGQUIT)
+            for gateway in gateways:
+                await until(lambda one=gateway: _is_not_ready(one, client), "/readyz says so", HEARD_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.to_thread(server.start)
+            for gateway in gateways:
+                await until(lambda one=gateway: _is_ready(one, client), "/readyz says 200", HEARD_SECONDS)
+            await asyncio.sleep(BETWEEN_SECONDS)
 
-        calling.cancel()
-        await asyncio.wait((calling,))
-        await calls.assert_kept()
-        horizon = await finish(second, jobs.values())
-        answers = await all_runs(first)
-        await asyncio.gather(first.terminate(), second.terminate())
+            calling.cancel()
+            await asyncio.wait((calling,))
+            await calls.assert_kept()
+            horizon = await finish(second, jobs.values())
+            answers = await all_runs(first)
+            await asyncio.gather(first.terminate(), second.terminate())
 
         seen = evidence(first, world)
         assert unlike_the_answers(answers, seen) == []
@@ -397,7 +393,7 @@ class Calls:
         )
         kept = [one["rid"] for one in reversed(page["items"])]
         assert [rid for rid in kept if rid in self._pings] == self._pings
-        assert len(self._jobs) > 20 and len(self._pings) > 20
+        assert len(self._jobs) > 5 and len(self._pings) > 5
 
     async def _has_all(self, gateway: GatewayProcess) -> bool:
         return self._jobs <= {one["id"] for one in await _jobs(gateway)}
