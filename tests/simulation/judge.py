@@ -26,6 +26,7 @@ LEASE = 60.0
 LATENCY = 2.0  # of a call that goes well, there and back, and of a step after it
 STOPPED_WITHIN = 30.0  # from the answer to a cancel until the work has stopped
 SETTLED_WITHIN = 30.0  # by then a gateway has paused or deleted a job that is to be
+LONGEST_IDLE = 200.0  # while something waits: a retry waits for 80 s, and a clock may be behind by 100 s
 LEAST_BEGUN = 0.8  # of the runs that had an attempt
 LOST_CLAIMS = 1  # besides those: of few runs, one whose claim was never answered is many
 REASON_RUN = re.compile(r"run_[0-9a-v]{26}")
@@ -53,6 +54,7 @@ def judge(seen: Evidence) -> list[str]:
         *jobs_that_should_have_stopped(case),
         *ill_delivered_notices(case),
         *too_little_work(case),
+        *runs_that_nobody_began(case),
     ]
 
 
@@ -296,6 +298,7 @@ def _ill_worked(case: Case, job: Job, run: View, lines: Sequence[WorkLine]) -> I
             continue
         if not _was_out_of_reach(case, before, end.at):  # else the ledger has it as lost, before it ended
             yield from _too_quick(case, job, end, after)
+    yield from _past_timeout(case, job, begins, ends)
     if run["deadlineAt"] is not None:
         yield from _past_deadline(case, run, begins, ends)
 
@@ -307,6 +310,18 @@ def _too_quick(case: Case, job: Job, end: WorkLine, after: WorkLine) -> Iterator
     least = min(retry["initialSeconds"] * retry["factor"] ** (end.attempt - 1), 3600)
     if gap < least - 0.001 and end.at <= after.at and not case.wall.steps_within(end.at, end.at + LEASE):
         yield f"was tried again after {gap:.3f} s, {least} s are asked for"
+
+
+def _past_timeout(
+    case: Case, job: Job, begins: Sequence[WorkLine], ends: Mapping[int, WorkLine]
+) -> Iterator[str]:
+    most = job.policy["timeoutSeconds"]
+    for line in begins:
+        end = ends.get(line.attempt)
+        if end is None or any(case.troubles(line.at, end.at, line.gateway)):
+            continue
+        if end.at > line.at + most + SOON:
+            yield f"worked for {end.at - line.at:.3f} s, timeoutSeconds is {most}"
 
 
 def _past_deadline(
@@ -675,3 +690,13 @@ def too_little_work(case: Case) -> Iterator[str]:
     due = sum(run["status"] in GOOD | BAD and run["attempt"] > 0 for run in case.seen.runs)
     if done + LOST_CLAIMS < due * LEAST_BEGUN:
         yield f"only {done} attempts of {due} runs in {case.seen.quiet_since / 60:.0f} minutes"
+
+
+def runs_that_nobody_began(case: Case) -> Iterator[str]:
+    """In the calm at the end something works as long as anything waits. What still waits is deleted then."""
+    for run in case.seen.runs:
+        ended = case.ended_at(run)[-1:] if run["status"] == "cancelled" else []
+        for at in ended:
+            is_late = at > case.seen.quiet_since + LONGEST_IDLE
+            if is_late and not any(at - LONGEST_IDLE < line.at < at for line in case.seen.works):
+                yield f"{run['id']} waited until {at:.3f}, and nothing worked for {LONGEST_IDLE:g} s"

@@ -44,7 +44,7 @@ SCHEDULES = (
     "every 90s",
 )
 CALM_SECONDS = 150.0  # in which nothing more is done, and all has to go well again
-DRAIN_SECONDS = 240.0  # for the work that was started and for the deliveries; what still waits is deleted
+DRAIN_SECONDS = 300.0  # for the work that was started and for the deliveries; what still waits is deleted
 
 LONGEST_DRAIN_SECONDS = 1500.0  # a channel that failed is tried again after at most 15 minutes
 FEWEST_JOBS = 2
@@ -69,6 +69,7 @@ class Plan:
     minutes: float
     limits: dict[str, int]
     faults: frozenset[str]
+    longest: float  # work, in seconds: some of it takes longer than a lease
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -82,14 +83,15 @@ class Plan:
             minutes=dice.choice((4, 7, 12)),
             limits={name: dice.randint(1, 2) for name in LIMITED if dice.random() < 0.2},
             faults=frozenset(chosen),
+            longest=dice.choice((45, 45, 45, 45, 130)),
         )
 
     def __str__(self) -> str:
         faults = " ".join(sorted(self.faults)) or "none"
         limits = ", ".join(f"{most} at work of {name}" for name, most in self.limits.items())
         return (
-            f"seed {self.seed}: {self.gateways} gateways of {self.slots} slots, {self.jobs} jobs, "
-            f"{self.minutes:g} minutes, {limits or 'no limits'}, faults: {faults}"
+            f"seed {self.seed}: {self.gateways} gateways of {self.slots} slots, {self.minutes:g} minutes, "
+            f"{self.jobs} jobs, works of up to {self.longest:g} s, {limits or 'no limits'}, faults: {faults}"
         )
 
 
@@ -201,7 +203,7 @@ class Story:
             "overlap": dice.choice(("skip", "queue", "allow", "cancelPrevious")),
             "catchUp": dice.choice(("latest", "all", "none")),
             "catchUpWindowSeconds": dice.choice((30, 300) if "day" in faults else (30, 300, 3600)),
-            "timeoutSeconds": dice.choice((4, 20, 90)),
+            "timeoutSeconds": dice.choice((4, 20, 2 * self.plan.longest)),
             "jitterSeconds": dice.choice((0, 0, 7)),
             "notify": dice.choice(("always", "always", "failure", "never")),
             "retry": {
@@ -238,7 +240,7 @@ class Story:
     def _command(self) -> str:
         self.keys += 1
         what = self.dice.choice(("ok", "ok", "ok", "flaky", "flaky", "fail", "refuse", "raise", "stubborn"))
-        return f"sim {what} {self.dice.choice((0, 0.5, 3, 12, 45))} #{self.keys}"
+        return f"sim {what} {self.dice.choice((0, 0.5, 3, 12, self.plan.longest))} #{self.keys}"
 
     async def change_schedule(self) -> None:
         await self._update({"schedule": self.dice.choice(SCHEDULES)})

@@ -23,6 +23,7 @@ POLICY = {
     "overlap": "skip",
     "catchUp": "latest",
     "catchUpWindowSeconds": 300,
+    "timeoutSeconds": 60,
     "notify": "always",
     "retry": {"maxAttempts": 2, "initialSeconds": 5, "factor": 1},
 }
@@ -312,6 +313,17 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "run.completed of x arrived, and is in no record",
     ),
     "results out of order": (lambda seen: seen.arrivals.reverse(), "came before"),
+    "a run that nobody begins": (
+        each(
+            lambda seen: seen.runs.append(run(135, "cancelled", 460, trigger="manual", attempt=0)),
+            lambda seen: setattr(seen, "ended_at", 500),
+        ),
+        f"{run_id(135)} waited until 460.000, and nothing worked for 200 s",
+    ),
+    "a work that is not stopped": (
+        each(lambda seen: change_work(seen, 5, at=140), lambda seen: seen.troubles.clear()),
+        "worked for 73.800 s, timeoutSeconds is 60",
+    ),
     "nothing at all": (lambda seen: seen.works.clear(), "only 0 attempts"),
 }
 
