@@ -135,7 +135,7 @@ class Outbound:
             use_dns_cache=False,
             force_close=True,
         )
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -145,6 +145,11 @@ class Outbound:
             max_headers=MAX_ANSWER_HEADERS,
             read_bufsize=65_536,
         )
+        # aiohttp sends GET, PUT and DELETE a second time by itself when the server closes without an answer.
+        # It means connections that were kept (RFC 9112, 9.3.1) and does it on new ones, too; whether there
+        # is a second try is the caller's to say. aiohttp's own test client has no other way to switch it off.
+        session._retry_connection = False
+        return session
 
     def _redirected(self, hop: _Hop, status: int, location: str, *, trusted: bool) -> _Hop:
         """The next request: where to, with which method, headers and body."""

@@ -390,6 +390,16 @@ async def test_a_header_that_would_change_the_request_is_refused(headers: dict[s
         assert server.connections == 0
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "POST"])
+async def test_a_request_that_gets_no_answer_is_sent_once(method: str, listening) -> None:
+    async with listening(b"") as server:
+        with pytest.raises(CallFailed):
+            await Outbound(AllowList.parse("127.0.0.1")).request(
+                method, f"http://127.0.0.1:{server.port}/", timeout_seconds=5
+            )
+        assert len(server.requests) == 1
+
+
 async def test_cancelling_closes_the_connection(listening) -> None:
     async with listening(None) as server:
         door = Outbound(AllowList.parse("127.0.0.1"))
