@@ -65,7 +65,7 @@ class RunQueue(Protocol):
 
     async def leases(self) -> Mapping[str, datetime]: ...
 
-    async def claims_of(self, run_ids: Sequence[str]) -> list[Claim]: ...
+    async def claims_of(self, held: Mapping[str, datetime]) -> list[Claim]: ...
 
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]: ...
 
@@ -406,7 +406,7 @@ class Executor:
         asked_at = self._clock.monotonic()
         held = await self._queue.leases()
         gone = self._watch.run_out(held, asked_at=asked_at, answered_at=self._clock.monotonic())
-        return await self._queue.claims_of(gone) if gone else []
+        return await self._queue.claims_of({run_id: held[run_id] for run_id in gone}) if gone else []
 
     async def _guard_loop(self) -> None:
         """Stop each work when its lease has run out, whatever keeps the heartbeat from renewing it.

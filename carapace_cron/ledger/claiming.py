@@ -256,9 +256,12 @@ def leases(connection: sa.Connection) -> dict[str, datetime]:
     return {row.id: row.lease_until for row in rows}
 
 
-def claims_of(connection: sa.Connection, run_ids: Sequence[str]) -> list[Claim]:
-    """The attempts under way of these runs."""
-    return [one for chunk in chunks(run_ids) for one in _at_work(connection, runs.c.id.in_(chunk))]
+def claims_of(connection: sa.Connection, held: Mapping[str, datetime]) -> list[Claim]:
+    """The attempts under way by these leases: run id → until when it was said to hold. Where another gateway
+    has taken the run over meanwhile, the attempt that works on it now is not the one that was looked at."""
+    lease = sa.tuple_(runs.c.id, runs.c.lease_until)
+    leases = list(held.items())
+    return [one for chunk in chunks(leases) for one in _at_work(connection, lease.in_(chunk))]
 
 
 def _at_work(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Claim]:

@@ -164,9 +164,9 @@ class Runs:
         """run id → until when its lease is said to hold, of all runs that are worked on."""
         return await self._database.read(claiming.leases)
 
-    async def claims_of(self, run_ids: Sequence[str]) -> list[Claim]:
-        """The attempts under way of these runs, whoever works on them."""
-        return await self._database.read(lambda c: claiming.claims_of(c, run_ids))
+    async def claims_of(self, held: Mapping[str, datetime]) -> list[Claim]:
+        """The attempts under way by these leases, as `leases` told them; see `claiming.claims_of`."""
+        return await self._database.read(lambda c: claiming.claims_of(c, held))
 
     @failpoint("ledger.record_ends")
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
