@@ -72,7 +72,8 @@ class Trouble:
 
     error: str
     since: datetime
-    failures: int = 0  # tries in a row
+    failures: int = 0  # tries of notices in a row
+    failed_tests: int = 0  # of messages that went past the outbox; no reason to let the channel rest
     refused: int = 0  # notices in a row that were given up
     next_try_at: datetime | None = None  # None: when there is something to send
 
@@ -154,13 +155,17 @@ class Courier:
     async def say(self, notice: AnyNotice) -> DeliveryFailed | None:
         """Send one notice now, past the outbox and its order; None when the channel has taken it.
 
-        A channel that takes it is well again, and what waits for it goes.
+        A channel that takes it is well again, and what waits for it goes. One that does not is
+        failing, which alone is no reason to let it rest.
         """
         failure = await self._try(notice)
         if failure is None:
             self._note_well(notice.channel_id)
             self._at_once.add(notice.channel_id)
             self._wake.set()
+        elif not isinstance(failure, Misaddressed):
+            known = self._trouble_with(notice, failure, self._clock.now())
+            self._failing[notice.channel_id] = replace(known, failed_tests=known.failed_tests + 1)
         return failure
 
     async def status(self) -> CourierStatus:
@@ -332,7 +337,7 @@ class Courier:
 
     async def _hold_back(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:
         channel_id, known = delivery.notice.channel_id, self._trouble_of(delivery.notice, failure, now)
-        if channel_id not in self._failing:
+        if known.failures == 1:
             logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
         tries = max(delivery.tries + 1, known.failures)  # another notice may have failed there before
         at = now + delay_after(tries, delivery.notice.id, failure.retry_after_seconds)
@@ -358,9 +363,14 @@ class Courier:
         return more_than_enough <= 0
 
     def _trouble_of(self, notice: AnyNotice, failure: DeliveryFailed, now: datetime) -> Trouble:
-        """The channel's, with this failure."""
+        """The channel's, with this failure of a notice from the outbox."""
+        known = self._trouble_with(notice, failure, now)
+        return replace(known, failures=known.failures + 1)
+
+    def _trouble_with(self, notice: AnyNotice, failure: DeliveryFailed, now: datetime) -> Trouble:
+        """The channel's, as this failure leaves it; not counted yet."""
         known = self._failing.get(notice.channel_id) or Trouble(str(failure), now)
-        return replace(known, error=str(failure), failures=known.failures + 1)
+        return replace(known, error=str(failure))
 
     async def _give_up(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:
         sentence = str(failure)

@@ -74,7 +74,7 @@ class ChannelDesk:
             return {**known, "failuresInRow": 0, "failingSince": None, "nextTryAt": None, "lastError": None}
         return {
             **known,
-            "failuresInRow": trouble.failures,
+            "failuresInRow": trouble.failures + trouble.failed_tests,
             "failingSince": instant_text(trouble.since),
             "nextTryAt": None if trouble.next_try_at is None else instant_text(trouble.next_try_at),
             "lastError": trouble.error,

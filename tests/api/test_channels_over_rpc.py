@@ -48,6 +48,47 @@ async def test_a_channel_that_does_not_take_it_is_an_answer_with_the_reason(open
     assert "could not be reached" in answer["error"] and "T0KEN" not in answer["error"]
 
 
+REFUSING = {
+    "busy": {"kind": "webhook", "url": "<busy>"},
+    "metadata": {"kind": "webhook", "url": "http://169.254.169.254/latest"},
+    "nowhere": {"kind": "webhook", "url": "http://127.0.0.1:1/hook"},
+}
+
+
+@pytest.mark.parametrize("channel_id", REFUSING)
+async def test_a_channel_whose_test_failed_is_failing_until_it_takes_something(
+    open_api: Any, channel_id: str
+) -> None:
+    status = 500
+
+    async def answer_so(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    application = web.Application()
+    application.router.add_post("/hook", answer_so)
+    async with TestServer(application) as server:
+        settings = dict(REFUSING[channel_id])
+        settings["url"] = settings["url"].replace("<busy>", str(server.make_url("/hook")))
+        api = await open_api(channels={"ops": settings})
+        tested = await api.data("channels.test", ["ops"])
+        assert (tested["delivered"], tested["state"], tested["failuresInRow"]) == (False, "failing", 1)
+        assert tested["lastError"] == tested["error"] and tested["failingSince"] == "2026-01-30T12:00:00Z"
+        shown = (await api.data("channels.list"))["items"][1]
+        assert shown.items() <= tested.items()
+        if channel_id == "busy":
+            status = 200
+            await api.clock.advance(10)
+            assert WELL.items() <= (await api.data("channels.test", ["ops"])).items()
+
+
+async def test_tests_that_fail_put_no_channel_to_rest(open_api: Any) -> None:
+    api = await open_api(channels={"ops": OF_ACME})
+    for _ in range(7):
+        tested = await api.data("channels.test", ["ops"])
+        await api.clock.advance(10)
+    assert (tested["state"], tested["failuresInRow"], tested["nextTryAt"]) == ("failing", 7, None)
+
+
 async def test_a_foreign_channel_and_one_that_nobody_has_get_the_same_answer(open_api: Any) -> None:
     api = await open_api(channels={"ops": OF_ACME, "theirs": OF_OTHERS})
     foreign = await api.refusal("channels.test", ["theirs"])

@@ -627,6 +627,23 @@ async def test_a_dead_channel_is_tried_no_oftener_for_the_next_notice(desk: Desk
     assert kept.next_try_at - desk.clock.now() > timedelta(minutes=10)
 
 
+async def test_messages_said_in_vain_hold_no_notice_back(desk: Desk) -> None:
+    desk.places["ops"].fail(permanent=True)
+    for n in range(2 * courier_module.REFUSED_IN_ROW):
+        assert await desk.courier.say(desk.make(f"test {n}")) is not None
+    trouble = desk.courier.failing["ops"]
+    assert (trouble.error, trouble.is_resting) == ("the service is busy", False)
+
+    desk.places["ops"].fail()
+    await desk.put(desk.make("1"))
+    await desk.at_rest()
+    held_back = (await desk.delivery("1")).next_try_at - desk.clock.now()
+    assert held_back <= courier_module.FIRST_DELAY, "as after any first failure"
+    desk.places["ops"].behaviour = None
+    await desk.pass_time(5)
+    assert desk.places["ops"].taken == ["1"] and desk.courier.failing == {}
+
+
 async def test_a_message_said_at_once_makes_the_channel_well(desk: Desk) -> None:
     desk.places["ops"].fail(permanent=True)
     await desk.put(*(desk.make(f"{n}") for n in range(10)))
