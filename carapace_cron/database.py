@@ -27,6 +27,8 @@ from carapace_cron.errors import CarapaceError, Unavailable
 T = TypeVar("T")
 
 MAX_BATCH = 512  # writes a transaction: bounds how long the first of them waits for the last
+READ_SECONDS = 10.0  # after that a caller hears that the database does not answer: it may hang for hours
+WRITE_SECONDS = 30.0  # the same; what was to be written may be written yet
 
 
 @dataclass(slots=True)
@@ -42,8 +44,8 @@ class Database:
     """A database behind SQLAlchemy Core, in one of the places of `carapace_cron.engines`.
 
     `write` answers after the commit is on the disk. `read` sees all that was committed when it began and
-    never waits for a writer. Both raise `Unavailable` when the database cannot be used, and from the
-    moment at which `close` is called.
+    never waits for a writer. Both raise `Unavailable` when the database cannot be used, when it has not
+    answered for long, and from the moment at which `close` is called.
     """
 
     def __init__(self, engine: sa.Engine, migrate: Callable[[sa.Connection], None]) -> None:
@@ -69,7 +71,7 @@ class Database:
         writer, self._writer = self._writer, None  # first of all, so that nothing is queued behind the end
         if writer is not None:
             self._writes.put(None)
-            await asyncio.get_running_loop().run_in_executor(None, writer.join)
+            await asyncio.get_running_loop().run_in_executor(None, writer.join, WRITE_SECONDS)
             self._refuse_the_rest()
         self._readers.shutdown(wait=True)
         self._engine.dispose()
@@ -83,15 +85,16 @@ class Database:
         loop = asyncio.get_running_loop()
         write = _Write(work, loop, loop.create_future())
         self._writes.put(write)
-        with self._counted():
-            result: T = await write.done
+        with self._counted(), _in_time():
+            result: T = await asyncio.wait_for(write.done, WRITE_SECONDS)
         return result
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read connection in a thread."""
         self._check_open()
-        with self._counted():
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        with self._counted(), _in_time():
+            return await asyncio.wait_for(reading, READ_SECONDS)
 
     def _check_open(self) -> None:
         if self._writer is None:
@@ -211,6 +214,14 @@ def _answer(batch: list[_Write]) -> None:
     # A loop that is closed has nobody left to tell; what was written stays written.
     with contextlib.suppress(RuntimeError):
         batch[0].loop.call_soon_threadsafe(resolve)
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("the database does not answer") from error
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ def postgresql_engine(url: str, patience: Mapping[str, int] = PATIENCE) -> sa.En
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
+                "tcp_user_timeout": patience["tcp_user_timeout"],  # of this side; libpq's own name for it
                 "application_name": "carapace-cron",
                 "options": " ".join(f"-c {name}={milliseconds}" for name, milliseconds in patience.items()),
             },

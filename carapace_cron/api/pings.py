@@ -252,7 +252,7 @@ class PingDoor:
         now = self._clock.monotonic()
         if now - self._warned_at >= WARN_EVERY_SECONDS:
             self._warned_at = now
-            log.warning("pings are refused: %s", error or "the ledger hangs", extra={"action": "ping"})
+            log.warning("pings are refused: %s", str(error) or "the ledger hangs", extra={"action": "ping"})
 
 
 async def answer_preflight(request: web.Request) -> web.StreamResponse:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from support.postgresql import PostgresqlServer, postgresql_server
 
+from carapace_cron import database as database_module
 from carapace_cron.database import Database
 from carapace_cron.engines import PATIENCE, postgresql_engine
 from carapace_cron.errors import ConfigurationError, Unavailable
@@ -153,6 +154,26 @@ async def test_a_gateway_that_is_stopped_while_it_writes_holds_up_nobody_for_lon
     assert await stopped.write(counted("n")) == 2
     await stopped.close()
     await living.close()
+
+
+async def test_a_server_that_hangs_is_told_in_time_and_used_again_when_it_goes_on(
+    own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(database_module, "WRITE_SECONDS", 0.3)
+    database = Database(postgresql_engine(own_server.url()), upgrade)
+    await database.open()
+    assert await database.write(counted("n")) == 1
+    with own_server.frozen():
+        for call in (database.write(counted("n")), value(database, "n")):
+            with pytest.raises(Unavailable, match="does not answer"):
+                await asyncio.wait_for(call, 5)
+    async with asyncio.timeout(10):
+        while (await value(database, "n")) != "2":  # it was on its way, and is written yet
+            await asyncio.sleep(0.05)
+    monkeypatch.undo()
+    assert await database.write(counted("n")) == 3
+    await database.close()
 
 
 async def test_text_with_a_nul_is_kept_without_it(gateways: list[Database]) -> None:

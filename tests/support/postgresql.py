@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from support.s3_servers import free_ports
 
 READY_SECONDS = 30
@@ -74,6 +75,20 @@ class PostgresqlServer:
         if process is not None:
             process.send_signal(number)
             process.wait(STOP_SECONDS)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It and all that work for it stand still: connections stay, and nothing is answered."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        processes = [server, *server.children(recursive=True)]
+        for one in processes:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in processes:
+                one.resume()
 
     def _answers(self) -> bool:
         try:
