@@ -7,8 +7,11 @@ looked for anew: with the mend taken out, the first seed that fails takes the pl
 from __future__ import annotations
 
 KEPT_SEEDS: dict[int, str] = {
-    0: "what was due by an old definition was recorded though a newer one was in force",
-    17: "a gateway was taken for gone as its leases looked old by a wall clock that had been moved",
+    16: "what was due by an old definition was recorded though a newer one was in force",
+    19: "a job with deleteAfterRun was deleted after a mere backfill",
+    28: "what was due under a definition was not settled before the next one was in force, and was lost",
+    148: "a run that waited for its turn outlived its deadline in the queue",
+    193: "what was missed before the run that used up maxRuns got no record",
+    216: "a gateway was taken for gone as its leases looked old by a wall clock that had been moved",
     350: "a job that began within a leap of the clock lost an instant that others of its schedule had, too",
-    555: "what was missed before the run that used up maxRuns got no record",
 }
