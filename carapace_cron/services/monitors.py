@@ -244,9 +244,9 @@ class MonitorDesk:
 
     async def sign(self, actor: Actor, monitor_id: str, required: bool) -> str | None:
         """From now on only signed pings count; the secret that signs them, made anew. Not `required`: any
-        ping counts again; None."""
+        ping counts again; None. Raises `Conflict` for one that follows a job: nobody else pings it."""
         require(actor, "monitors")
-        before = await self._find(actor, monitor_id)
+        before = await self._find_own(actor, monitor_id)
         secret = new_ping_secret() if required else None
 
         def change(one: Watched) -> Change:

@@ -118,7 +118,8 @@ class TestFollowing:
 
     async def test_it_is_changed_by_its_job_alone_but_can_be_snoozed(self, api: Any) -> None:
         watch = await Watch.over(api)
-        for method, rest in (("update", [{"name": "X"}]), ("pause", []), ("resume", []), ("delete", [])):
+        changes = [("update", {"name": "X"}), ("pause",), ("resume",), ("delete",), ("sign",), ("sign", False)]
+        for method, *rest in changes:
             refusal = await api.refusal(f"monitors.{method}", [watch.id, *rest], who="watcher")
             assert refusal["code"] == "conflict"
             follows = f"this monitor follows the job {watch.job['id']}"
