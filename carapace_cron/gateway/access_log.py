@@ -22,14 +22,15 @@ class AccessLog(AbstractAccessLogger):
         level = logging.DEBUG if route is not None and route.often else logging.INFO
         if not self.logger.isEnabledFor(level):
             return
-        pattern = _pattern_of(request)
+        pattern = pattern_of(request)
         self.logger.log(
             level, "%s %s %s %.1f ms", request.method, pattern, response.status, time * 1_000,
             extra={"action": "request"},
         )
 
 
-def _pattern_of(request: web.BaseRequest) -> str:
+def pattern_of(request: web.BaseRequest) -> str:
+    """The path as a log may have it."""
     try:
         resource = request.match_info.route.resource if isinstance(request, web.Request) else None
     except AssertionError:  # aiohttp's, for bytes that never became a request

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from aiohttp import web
@@ -26,8 +26,12 @@ _FULL = (
 class Doorkeeper(asyncio.Protocol):
     """The first protocol of each connection; it hands over to aiohttp's, or refuses."""
 
-    def __init__(self, server: web.Server, limits: Limits) -> None:
+    def __init__(
+        self, server: web.Server, connection: Callable[[web.Server], asyncio.Protocol], limits: Limits
+    ) -> None:
+        """`connection` makes the protocol of one that is let in."""
         self._server = server
+        self._connection = connection
         self._limits = limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,7 +44,7 @@ class Doorkeeper(asyncio.Protocol):
             stream.write(_FULL)
             stream.close()
             return
-        handler = self._server()
+        handler = self._connection(self._server)
         stream.set_protocol(handler)
         handler.connection_made(stream)
 

@@ -68,13 +68,13 @@ async def answer_faults(
         return _foreign_response(request, error)
     except Refused as error:
         return fault_response(request, HttpFault(_status_of(error), str(error)))
-    except ConnectionError:
-        raise  # the asker is gone
-    except Exception as error:  # noqa: BLE001  # a handler may raise anything; `_unexpected` logs it
-        return fault_response(request, _unexpected(error))
+    except Exception as error:  # a handler may raise anything; `unexpected` logs it
+        if isinstance(error, ConnectionError) and _is_gone(request):
+            raise
+        return fault_response(request, unexpected(error))
 
 
-def fault_response(request: web.Request, fault: HttpFault) -> web.Response:
+def fault_response(request: web.BaseRequest, fault: HttpFault) -> web.Response:
     code, name = _CODES.get(fault.status, (REFUSED, "refused"))
     if request.path == RPC_PATH:
         body = error_answer(code, fault.sentence)
@@ -119,10 +119,17 @@ def _status_of(error: Refused) -> int:
     return 403 if isinstance(error, Forbidden) else 400
 
 
-def _unexpected(error: Exception) -> HttpFault:
+def _is_gone(request: web.Request) -> bool:
+    """Whether the asker is: else a `ConnectionError` is of a connection that the handler made itself."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def unexpected(error: BaseException | None, *, closes: bool = False) -> HttpFault:
+    """Log it, and tell the asker where it is in the log."""
     error_id = secrets.token_hex(6)
     logger.error(
         "a request failed (error id %s)", error_id,
         exc_info=error, extra={"action": "request_failed", "error_id": error_id},
     )
-    return HttpFault(500, f"this failed on our side; the gateway's log has the reason as {error_id}")
+    sentence = f"this failed on our side; the gateway's log has the reason as {error_id}"
+    return HttpFault(500, sentence, closes=closes)

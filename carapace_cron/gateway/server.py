@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 from carapace_cron.clock import Clock
 from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.access_log import AccessLog
+from carapace_cron.gateway.connection import Connection, add_headers
 from carapace_cron.gateway.credentials import actor_of, check_scope, token_of
 from carapace_cron.gateway.doorkeeper import Doorkeeper, make_room_for
 from carapace_cron.gateway.faults import RPC_PATH, HttpFault, answer_faults
@@ -35,12 +36,6 @@ from carapace_cron.model.actor import Actor
 logger = logging.getLogger(__name__)
 
 _JSON = "application/json"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _BACKLOG = 128
 
 
@@ -127,19 +122,22 @@ class GatewayServer:
         for route in self.gateway.routes.values():
             self._add_route(app, route)
         app[PROXIES] = Proxies(self.gateway.settings.trusted_proxies)
-        self._runner = web.AppRunner(
-            app,
-            access_log_class=AccessLog,
-            auto_decompress=False,
-            keepalive_timeout=self._limits.keepalive_seconds,
-            lingering_time=self._limits.linger_seconds,
-            shutdown_timeout=self._limits.stop_seconds,
-        )
+        self._runner = web.AppRunner(app, shutdown_timeout=self._limits.stop_seconds)
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "setup() makes it"
         self._acceptor = await asyncio.get_running_loop().create_server(
-            lambda: Doorkeeper(server, self._limits), sock=self._listening, backlog=_BACKLOG
+            lambda: Doorkeeper(server, self._connection, self._limits), sock=self._listening, backlog=_BACKLOG
+        )
+
+    def _connection(self, server: web.Server) -> Connection:
+        return Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log_class=AccessLog,
+            auto_decompress=False,
+            keepalive_timeout=self._limits.keepalive_seconds,
+            lingering_time=self._limits.linger_seconds,
         )
 
     def _add_route(self, app: web.Application, route: Route) -> None:
@@ -261,9 +259,7 @@ def _too_large(limits: Limits) -> HttpFault:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["Server"] = "carapace"  # aiohttp's own names the versions in use
+    add_headers(response)
 
 
 async def _bound_socket(host: str, port: int) -> socket.socket:
