@@ -118,8 +118,8 @@ class TestFollowing:
 
     async def test_it_is_changed_by_its_job_alone_but_can_be_snoozed(self, api: Any) -> None:
         watch = await Watch.over(api)
-        changes = [("update", {"name": "X"}), ("pause",), ("resume",), ("delete",), ("sign",), ("sign", False)]
-        for method, *rest in changes:
+        changes: list[tuple[Any, ...]] = [("update", {"name": "X"}), ("pause",), ("resume",), ("delete",)]
+        for method, *rest in (*changes, ("sign",), ("sign", False)):
             refusal = await api.refusal(f"monitors.{method}", [watch.id, *rest], who="watcher")
             assert refusal["code"] == "conflict"
             follows = f"this monitor follows the job {watch.job['id']}"
