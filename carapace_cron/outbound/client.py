@@ -13,6 +13,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 
 import aiohttp
 from yarl import URL
@@ -23,6 +24,7 @@ from carapace_cron.outbound.guard import CheckedResolver, Guard, Lookup, SystemL
 from carapace_cron.outbound.headers import check_headers, for_other_origin, without_body
 from carapace_cron.outbound.url import NOT_ALLOWED, check_url, shown
 
+USER_AGENT = f"carapace-cron/{version('carapace-cron')}"  # unless the caller sends one
 CONNECT_SECONDS = 5.0  # look-up, TCP and TLS together
 MAX_REDIRECTS = 3
 MAX_BODY = 1_048_576  # bytes of an answer after decompression
@@ -137,6 +139,7 @@ class Outbound:
         )
         session = aiohttp.ClientSession(
             connector=connector,
+            headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),

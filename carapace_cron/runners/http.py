@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from carapace_cron.errors import InvalidValue, Refused, Unavailable, WorkStopped
@@ -19,8 +18,6 @@ from carapace_cron.outbound.headers import check_headers
 from carapace_cron.outbound.url import check_url, shown
 from carapace_cron.ports.runner import Work
 from carapace_cron.runners.upstream import upstream_json
-
-USER_AGENT = f"carapace-cron/{version('carapace-cron')}"
 
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _RESERVED = "x-carapace-"  # what the called server may rely on; a job must not claim to be another
@@ -88,7 +85,7 @@ def _body(work: Work, request: HttpRequest) -> bytes | None:
 def _headers(work: Work, request: HttpRequest, body: bytes | None) -> dict[str, str]:
     """The job's headers over the defaults, and over both what says which run this is."""
     given = {name.lower() for name in request.headers}
-    defaults = {"User-Agent": USER_AGENT, "Idempotency-Key": work.run_id, **_content_type(body)}
+    defaults = {"Idempotency-Key": work.run_id, **_content_type(body)}
     return {
         **{name: value for name, value in defaults.items() if name.lower() not in given},
         **request.headers,

@@ -9,6 +9,7 @@ import socket
 import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
 
 import aiohttp
 import pytest
@@ -388,6 +389,21 @@ async def test_a_header_that_would_change_the_request_is_refused(headers: dict[s
                 "GET", f"http://127.0.0.1:{server.port}/", headers=headers, timeout_seconds=5
             )
         assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [(None, f"carapace-cron/{version('carapace-cron')}"), ({"user-agent": "mine"}, "mine")],
+)
+async def test_it_says_who_calls_unless_the_caller_does(
+    headers: dict[str, str] | None, sent: str, serving, allowing
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=", ".join(request.headers.getall("User-Agent")))
+
+    async with serving(handler) as origin:
+        answer = await allowing(origin).request("GET", origin, headers=headers, timeout_seconds=5)
+    assert answer.text() == sent
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "POST"])
