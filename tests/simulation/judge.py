@@ -221,7 +221,11 @@ def _outlived_its_deadline(case: Case, run: View) -> bool:
         return False
     deadline = seconds_of(run["deadlineAt"])
     was_late = seconds_of(run["finishedAt"]) > deadline + SOON
-    return was_late and not any(case.troubled(at - 1, at + SOON) for at in case.wall.passes(deadline))
+    passes = case.wall.passes(deadline)
+    end = case.works.get(run["id"], [None])[-1]  # it is not in the queue again before that is on record
+    if end is not None and any(any(case.troubles(end.at, at + SOON, end.gateway)) for at in passes):
+        return False
+    return was_late and not any(case.troubled(at - 1, at + SOON) for at in passes)
 
 
 def _was_alive(run: View) -> bool:
