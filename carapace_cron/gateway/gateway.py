@@ -226,7 +226,9 @@ class Gateway:
         }.items():
             self._plugins.methods.add(GATEWAY, name, method_of(function))
 
-    async def _answer_messages(self, actor: Actor, limit: object = 50, after: object = 0) -> dict[str, Any]:
+    async def _answer_messages(
+        self, actor: Actor, limit: object = 50, after: object = None
+    ) -> dict[str, Any]:
         if not may_listen(actor):
             scopes = ", ".join(LISTENING_SCOPES)
             raise Forbidden(f"carapace.gateway.messages needs a token with one of the scopes {scopes}")
@@ -234,7 +236,7 @@ class Gateway:
             actor.tenant,
             None if actor.is_admin else actor.user,
             limit=_integer("limit", limit, 1, KEEP_PER_USER),
-            after=_integer("after", after, 0, 2**63 - 1),
+            after=None if after is None else _integer("after", after, 0, 2**63 - 1),
         )
         return {"items": [message.wire() for message in kept]}
 

@@ -115,15 +115,21 @@ class Messages:
         await asyncio.shield(durable)
         return kept
 
-    def recent(self, tenant: str, user_id: str | None, *, limit: int, after: int = 0) -> list[KeptMessage]:
-        """The newest first, of one user (None: of the whole tenant), with a sequence greater than `after`."""
-        found: list[KeptMessage] = []
-        for kept in reversed(self._kept.values()):
-            if kept.sequence <= after or len(found) == limit:
-                break
-            if kept.tenant == tenant and user_id in (None, kept.user_id):
-                found.append(kept)
-        return found
+    def recent(
+        self, tenant: str, user_id: str | None, *, limit: int, after: int | None = None
+    ) -> list[KeptMessage]:
+        """The newest `limit` of one user (None: of the whole tenant), newest first.
+
+        With `after` the oldest `limit` of those with a greater sequence, still newest first: who asks with
+        the sequence that came first in the last answer skips none.
+        """
+        in_order = reversed(self._kept.values()) if after is None else iter(self._kept.values())
+        found = [
+            kept
+            for kept in in_order
+            if kept.sequence > (after or 0) and kept.tenant == tenant and user_id in (None, kept.user_id)
+        ][:limit]
+        return found if after is None else found[::-1]
 
     def _numbered(self, message: HostMessage, now: datetime) -> KeptMessage:
         self._last_sequence += 1

@@ -33,7 +33,9 @@ async def opened(file: Path, **options: int) -> Messages:
     return messages
 
 
-def texts(messages: Messages, user: str | None = None, *, limit: int = 100, after: int = 0) -> list[str]:
+def texts(
+    messages: Messages, user: str | None = None, *, limit: int = 100, after: int | None = None
+) -> list[str]:
     return [kept.text for kept in messages.recent("acme", user, limit=limit, after=after)]
 
 
@@ -245,6 +247,23 @@ async def test_an_admin_reads_all_messages_of_the_tenant(house: House) -> None:
     assert [one["text"] for one in all_of_them] == ["for bob", "for alice"]
     newer = await house.call("carapace.gateway.messages", {"after": 1}, who="bob")
     assert [one["text"] for one in newer["result"]["items"]] == ["for bob"]
+
+
+async def test_who_polls_with_after_skips_no_message(house: House) -> None:
+    for n in range(1, 9):
+        await house.gateway.post(message(f"{n}", user="bob" if n == 4 else "alice"))
+    seen: list[list[str]] = []
+    after = 0
+    while True:
+        params = {"after": after, "limit": 3}
+        items = (await house.call("carapace.gateway.messages", params, who="alice"))["result"]["items"]
+        if not items:
+            break
+        seen.append([one["text"] for one in items])
+        after = items[0]["sequence"]
+    assert seen == [["3", "2", "1"], ["7", "6", "5"], ["8"]]
+    newest = await house.call("carapace.gateway.messages", {"limit": 3, "after": None}, who="alice")
+    assert [one["text"] for one in newest["result"]["items"]] == ["8", "7", "6"]
 
 
 async def test_a_token_for_pings_reads_and_hears_nothing(house: House) -> None:
