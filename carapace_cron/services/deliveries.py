@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from carapace_cron.clock import Clock
-from carapace_cron.errors import Conflict, InvalidValue, NotFound
+from carapace_cron.errors import Conflict, NotFound
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.events import Event
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import Delivery, DeliveryState, MonitorNotice
 from carapace_cron.services.access import may_see, require
+from carapace_cron.services.paging import check_page
 
 MAX_PAGE = 500
 
@@ -44,8 +45,7 @@ class DeliveryDesk:
         of_monitors = actor.may("monitors:read")
         if not of_monitors:
             require(actor, "jobs:read")
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
+        check_page(limit, cursor, most=MAX_PAGE)
         found = await self._deliveries.page(
             tenant=actor.tenant,
             user_id=None if actor.is_admin else actor.user,

@@ -11,6 +11,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import require
+from carapace_cron.services.paging import check_page
 
 MAX_PAGE = 500
 OF_MONITORS = "monitor."  # what the scope monitors:read shows; jobs:read shows all else
@@ -33,10 +34,7 @@ class EventDesk:
     ) -> dict[str, Any]:
         """Newest first: ``{items, nextCursor}``; nextCursor null on the last page."""
         visible = _visible(actor)
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
-        if cursor is not None and not 0 < cursor < 2**63:
-            raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")
+        check_page(limit, cursor, most=MAX_PAGE)
         wanted = _actions(action)
         found = await self._events.page(
             tenant=actor.tenant,

@@ -36,6 +36,7 @@ from carapace_cron.services.monitor_drafts import (
     patched,
     same_in,
 )
+from carapace_cron.services.paging import check_page
 from carapace_cron.services.schedules import naming
 
 MAX_PAGE = 1_000
@@ -265,8 +266,7 @@ class MonitorDesk:
     ) -> PingPage:
         """Newest first."""
         require(actor, "monitors:read")
-        if not 1 <= limit <= MAX_PINGS:
-            raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PINGS}", field="limit")
+        check_page(limit, cursor, most=MAX_PINGS)
         one = await self._find(actor, monitor_id)
         found = await self._history.pings(one.monitor.id, before=cursor, limit=limit + 1)
         return PingPage(found[:limit], found[limit - 1].n if len(found) > limit else None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 NOWHERE = {"hook": {"kind": "webhook", "url": "http://127.0.0.1:1/hook"}}
 
 
@@ -65,3 +67,15 @@ async def test_pages_of_deliveries_have_no_gap_and_no_repeat(open_api: Any) -> N
         if cursor is None:
             break
     assert len(seen) == 7 and seen == sorted(set(seen), reverse=True)
+
+
+@pytest.mark.parametrize("cursor", [0, -1])
+async def test_a_cursor_that_no_page_has_given_is_refused(api: Any, cursor: int) -> None:
+    asked = {"cursor": cursor}
+    for method in ("deliveries", "events"):
+        refusal = await api.refusal(method, asked)
+        assert (refusal["code"], refusal["field"]) == ("invalid", "cursor")
+        assert refusal["error"] == "bad cursor: give the nextCursor of the page before"
+    monitor = await api.data("monitors.create", [{}], who="watcher")
+    refusal = await api.refusal("monitors.pings", [monitor["id"], 1, cursor], who="watcher")
+    assert refusal["field"] == "cursor"
