@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import tomllib
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -28,6 +32,20 @@ from carapace_cron.settings import CronSettings
 PREFIX = "CARAPACE_CRON_"
 CONFIG_FILE = "carapace.toml"
 
+# Lists and tables as the environment has them, for whoever wrote one that is no JSON.
+EXAMPLES = MappingProxyType(
+    {
+        "agents": '{"report": {"url": "https://agents.example/report"}}',
+        "allowed_hosts": '["cron.example"]',
+        "allowed_origins": '["https://console.example"]',
+        "channels": '{"ops": {"kind": "webhook", "url": "https://ops.example/"}}',
+        "concurrency": '{"channel:ops": 2, "tag:db": 1}',
+        "plugins": '{"hello": {"enabled": false}}',
+        "programs": '[{"name": "dump", "path": "/opt/dump"}]',
+        "required_plugins": '["hello"]',
+        "trusted_proxies": '["127.0.0.1"]',
+    }
+)
 _OF_OTHERS = (failpoints.VARIABLE, URL_VARIABLE, TOKEN_VARIABLE)  # read elsewhere
 
 
@@ -49,7 +67,7 @@ class Settings(BaseSettings, GatewaySettings, CronSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     def for_gateway(self) -> GatewaySettings:
         """The gateway's part, with the extension's as its plugin settings."""
@@ -58,6 +76,18 @@ class Settings(BaseSettings, GatewaySettings, CronSettings):
         own["plugins"] = {**self.plugins, PLUGIN_ID: {**self.plugins.get(PLUGIN_ID, {}), **_plain(cron)}}
         own["required_plugins"] = (PLUGIN_ID, *self.required_plugins)
         return GatewaySettings(**own)
+
+
+class _Environment(EnvSettingsSource):
+    """``CARAPACE_CRON_…``; says which variable is no JSON, and what would be."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError as error:
+            variable = f"{PREFIX}{field_name.upper()}"
+            expected = f"expected JSON, such as {variable}='{EXAMPLES[field_name]}'"
+            raise ConfigurationError(f"bad setting {field_name} ({variable}): {expected}") from error
 
 
 def load_settings(config: Path | None, **flags: Any) -> Settings:
@@ -69,13 +99,17 @@ def load_settings(config: Path | None, **flags: Any) -> Settings:
     if config is not None and not config.is_file():
         raise ConfigurationError(f"there is no settings file {config}")
 
+    file = config or Path(CONFIG_FILE)
+
     class FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=config or CONFIG_FILE)
+        model_config = SettingsConfigDict(toml_file=file)
 
     try:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"the settings file {file} cannot be read: {error}") from error
     except (SettingsError, ValueError) as error:
         raise ConfigurationError(f"the settings cannot be read: {error}") from error
 

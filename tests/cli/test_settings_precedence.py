@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import EnvSettingsSource
 
 from carapace_cron.cli.main import main
-from carapace_cron.cli.settings import load_settings, unknown_variables
+from carapace_cron.cli.settings import EXAMPLES, Settings, load_settings, unknown_variables
 from carapace_cron.gateway.manifest import read_manifest, settings_for
 from carapace_cron.plugin import PLUGIN_ID
 from carapace_cron.settings import CronSettings
@@ -90,8 +91,12 @@ BAD = [
      "bad setting min_interval_seconds (CARAPACE_CRON_MIN_INTERVAL_SECONDS): expected at least 1"),
     ("", {"ADMIN_TOKEN": "hunter2"},
      "bad setting admin_token (CARAPACE_CRON_ADMIN_TOKEN): expected at least 16 characters, or none at all"),
-    ("port = ", {}, "the settings cannot be read: Invalid value (at line 1, column 8)"),
-    ("", {"CHANNELS": "ops"}, 'the settings cannot be read: error parsing value for field "channels"'),
+    ("port = ", {}, "the settings file carapace.toml cannot be read: Invalid value (at line 1, column 8)"),
+    ("port = '\udcff'", {}, "the settings file carapace.toml cannot be read: 'utf-8' codec can't decode"),
+    ("", {"ALLOWED_HOSTS": "hunter2"},
+     "bad setting allowed_hosts (CARAPACE_CRON_ALLOWED_HOSTS): expected JSON, such as "
+     """CARAPACE_CRON_ALLOWED_HOSTS='["cron.example"]'"""),
+    ("", {"CHANNELS": "ops"}, "bad setting channels (CARAPACE_CRON_CHANNELS): expected JSON, such as"),
     ("", {"JOB_STORE": "ftp://somewhere"},
      'unknown JOB_STORE "ftp://somewhere": expected one that begins with s3: or sqlite:'),
     ("", {"URL_ALLOW": "everything"}, "everything"),
@@ -111,7 +116,7 @@ def test_a_bad_setting_is_one_sentence_and_status_1(
     variables: dict[str, str],
     sentence: str,
 ) -> None:
-    (here / "carapace.toml").write_text(toml + "\n")
+    (here / "carapace.toml").write_text(toml + "\n", errors="surrogateescape")
     given = variables if "port" in toml or "PORT" in variables else {"PORT": "0", **variables}
     for name, value in given.items():
         monkeypatch.setenv(f"CARAPACE_CRON_{name}", value)
@@ -123,6 +128,16 @@ def test_a_bad_setting_is_one_sentence_and_status_1(
     assert sentence in said and "Traceback" not in said
     assert said.strip().splitlines()[-1].startswith("carapace-cron: ")
     assert "hunter2" not in said
+
+
+def test_each_list_and_table_has_an_example_that_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = EnvSettingsSource(Settings)
+    complex_ones = {name for name, one in Settings.model_fields.items() if environment.field_is_complex(one)}
+    assert complex_ones == EXAMPLES.keys()
+    for name, example in EXAMPLES.items():
+        monkeypatch.setenv(f"CARAPACE_CRON_{name.upper()}", example)
+    settings = load_settings(None)
+    assert all(getattr(settings, name) for name in EXAMPLES)
 
 
 def test_a_settings_file_that_is_not_there_is_said(
