@@ -46,6 +46,16 @@ async def test_it_runs_after_the_other_with_its_output_as_data(engine: Engine) -
     assert engine.runner.began[0].upstream is None
 
 
+async def test_ends_that_are_recorded_together_start_a_run_each(engine: Engine) -> None:
+    firsts = [engine.add("* * * * *", "hang") for _ in range(3)]
+    followers = [await chain(engine, first) for first in firsts]
+    engine.start()
+    await engine.clock.advance(60.5)
+    engine.runner.let_go.set()
+    await engine.clock.advance(1)
+    assert [await engine.states(follower) for follower in followers] == [["success"]] * 3
+
+
 @pytest.mark.parametrize(
     ("ends", "starts"),
     [
