@@ -109,7 +109,9 @@ def _event(actor: Actor, delivery: Delivery, now: datetime) -> Event:
 
 def _view(delivery: Delivery) -> dict[str, Any]:
     """A delivery on the wire: of what it tells, where it goes, how far it has come; not the text."""
-    fields = delivery.model_dump(mode="json", by_alias=True, exclude={"sequence", "notice"})
+    fields = delivery.model_dump(mode="json", by_alias=True, exclude={"sequence", "notice", "courier"})
+    if delivery.state != "waiting":
+        fields["nextTryAt"] = None
     notice = delivery.notice
     about = {"id": delivery.sequence, "channelId": notice.channel_id, "event": notice.event}
     if isinstance(notice, MonitorNotice):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+RPC_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "rpc.md"
 NOWHERE = {"hook": {"kind": "webhook", "url": "http://127.0.0.1:1/hook"}}
 
 
@@ -30,8 +32,10 @@ async def test_an_undeliverable_notice_is_shown_with_its_reason_and_sent_again_o
         "hook", "success", "undeliverable",
     )  # fmt: skip
     assert given_up["tries"] > 10 and given_up["error"] and given_up["finishedAt"]
+    assert given_up["nextTryAt"] is None
     again = await api.data("deliveries.resend", [given_up["id"]])
     assert (again["state"], again["tries"], again["finishedAt"]) == ("waiting", 0, None)
+    assert again["nextTryAt"]
     refusal = await api.refusal("deliveries.resend", [given_up["id"]])
     assert refusal["code"] == "conflict" and "waiting" in refusal["error"]
     [event] = (await api.data("events", {"action": "delivery.resent"}))["items"]
@@ -46,6 +50,10 @@ async def test_a_delivery_is_its_owners_and_her_admins(open_api: Any) -> None:
     await api.run_in(run["id"])
     (delivery,) = (await api.data("deliveries"))["items"]
     assert delivery["runId"] == run["id"] and delivery["channelId"] == "gateway"
+    assert (delivery["state"], delivery["nextTryAt"]) == ("delivered", None)
+    _, _, after = RPC_PAGE.read_text().partition("\n### carapace.cron.deliveries\n")
+    told, _, _ = after.partition("\n### ")
+    assert [name for name in delivery if f"`{name}`" not in told] == []
     unknown = await api.refusal("deliveries.resend", [10**6], who="charlie")
     foreign = await api.refusal("deliveries.resend", [delivery["id"]], who="charlie")
     assert unknown["error"].replace("1000000", str(delivery["id"])) == foreign["error"]
