@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
+from carapace_cron.api.envelope import failure
 from carapace_cron.api.keys import Identify, holder_of
 from carapace_cron.api.ping_address import PingAddress, read_address, read_run_id
 from carapace_cron.api.ping_body import Body, read_body
@@ -53,6 +54,7 @@ _PREFLIGHT = {
 _BAD_ADDRESS = "invalid url format"  # Healthchecks' words, which its clients look for
 _BAD_RUN_ID = "invalid uuid format"
 _NOT_FOUND = "not found"
+_CODES = {400: "invalid", 403: "forbidden", 404: "not_found", 503: "unavailable"}  # of a refused report
 _UNSIGNED = "this monitor takes signed pings only, and this one is not signed, or not well, or not now"
 
 
@@ -150,8 +152,8 @@ class PingDoor:
             ping = self._ping(request, asked, report.said, body, took_ms=report.took_ms)
             created = await self._keep(asked, ping)
         except Refusal as refusal:
-            answer = _json(refusal.status, {"success": False, "error": refusal.text})
-            return _finished(answer, body)
+            answer = failure(refusal.text, _CODES[refusal.status], None)
+            return _finished(_json(refusal.status, answer), body)
         return _finished(_json(201 if created else 200, {"success": True}), body)
 
     def _ping(

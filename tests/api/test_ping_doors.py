@@ -456,7 +456,7 @@ async def test_a_report_that_cannot_be_read_is_refused_and_its_arrival_is_on_rec
         monitor = await door.monitor()
         status, text = await door.answer(f"/webhook/ping/{monitor}", "POST", data=body)
         answer = json.loads(text)
-        assert (status, answer["success"]) == (400, False)
+        assert (status, answer["success"], answer["code"]) == (400, False, "invalid")
         assert answer["error"].startswith(sentence)
         (ping,) = await door.kept(monitor)
         assert (ping.kind, ping.body_bytes) == ("log", min(len(body), 10_000))
@@ -466,7 +466,9 @@ async def test_a_report_is_for_a_monitor_and_has_no_suffix(door: Door) -> None:
     monitor = await door.monitor()
     for path in (UNKNOWN, f"{monitor}/fail", f"{monitor}/0", "pinger/none", "nonsense"):
         status, text = await door.answer(f"/webhook/ping/{path}", "POST", json=REPORT)
-        assert (status, json.loads(text)["error"]) == (404, "not found")
+        assert (status, json.loads(text)) == (
+            404, {"success": False, "error": "not found", "code": "not_found"},
+        )  # fmt: skip
     assert (await door.send(f"/webhook/ping/{monitor}")).status == 405
     assert await door.kept(monitor) == []
 
