@@ -31,7 +31,7 @@ class DataDir:
             # and unlike a file with a process id it cannot be left behind.
             self._lock = sqlite3.connect(self.path / LOCK_FILE, isolation_level=None, timeout=0)
             self._lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self.release()
             raise self._unlockable(error) from error
         except OSError as error:
@@ -40,11 +40,15 @@ class DataDir:
                 "expected a folder that this user may write to (CARAPACE_CRON_DATA_DIR)"
             ) from error
 
-    def _unlockable(self, error: sqlite3.OperationalError) -> ConfigurationError:
+    def _unlockable(self, error: sqlite3.DatabaseError) -> ConfigurationError:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             return ConfigurationError(
                 f"the data directory {self.path} is in use by another gateway: stop that one, or give this "
                 "one its own (CARAPACE_CRON_DATA_DIR)"
+            )
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            return ConfigurationError(
+                f"{self.path / LOCK_FILE} cannot be locked: {error}; it holds nothing of worth: remove it"
             )
         return ConfigurationError(
             f"the data directory {self.path} cannot be locked: {error}; expected a disk with room, on which "

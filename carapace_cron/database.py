@@ -121,7 +121,9 @@ class Database:
             return work(connection)
 
     def _migrate(self) -> None:
-        with _translated(), self._engine.connect() as connection:
+        # At a start the operator reads what is raised, so the file is named; later on, callers read it.
+        place = "the database" if self.shared else f"the database {self._engine.url.database}"
+        with _translated(place), self._engine.connect() as connection:
             writer = connection.execution_options(carapace_writer=True)
             with writer.begin():
                 self._migrate_schema(writer)
@@ -225,7 +227,7 @@ def _in_time() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(place: str = "the database") -> Iterator[None]:
     try:
         yield
     except CarapaceError:
@@ -234,4 +236,4 @@ def _translated() -> Iterator[None]:
         if isinstance(error, sa.exc.IntegrityError):
             raise
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        raise Unavailable(f"the database cannot be used: {cause}") from error
+        raise Unavailable(f"{place} cannot be used: {cause}") from error

@@ -122,6 +122,15 @@ def test_a_data_directory_that_is_in_use_is_said_in_a_sentence(first: Served, fo
     assert "give this one its own (CARAPACE_CRON_DATA_DIR)" in said
 
 
+@pytest.mark.parametrize("file", ["carapace.sqlite", "gateway.lock"])
+def test_a_damaged_file_is_named(folder: Path, file: str) -> None:
+    damaged = folder / f"damaged-{file}" / file
+    damaged.parent.mkdir()
+    damaged.write_text("this is a letter, not a database" * 100)
+    said = refused(folder, "--port", "0", "--data-dir", damaged.parent.name)
+    assert f"{damaged} cannot be " in said and "file is not a database" in said
+
+
 def test_the_files_are_private_to_their_user(first: Served, folder: Path) -> None:
     assert (folder / "data").stat().st_mode & 0o077 == 0
 

@@ -147,8 +147,9 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_text("this is a letter, not a database" * 100)
     database = Database(sqlite_engine(path), upgrade)
-    with pytest.raises(Unavailable, match="not a database"):
+    with pytest.raises(Unavailable) as refusal:
         await database.open()
+    assert str(refusal.value) == f"the database {path} cannot be used: file is not a database"
     await database.close()
     assert path.read_text().startswith("this is a letter")
 
