@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from carapace_cron.errors import InvalidValue
 from carapace_cron.model.monitor import Monitor, MonitorPolicy
-from carapace_cron.model.record import explain
+from carapace_cron.model.record import expectation, explain
 from carapace_cron.schedule import ScheduleError
 from carapace_cron.schedule.errors import shown
 from carapace_cron.schedule.every import duration_seconds
@@ -27,7 +27,7 @@ def draft(data: Any) -> MonitorPolicy:
     """
     given = {name: value for name, value in _known(data).items() if value is not None}
     try:
-        return MonitorPolicy.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)
+        return _validated(given)
     except ValidationError as error:
         raise explain(error) from error
 
@@ -77,18 +77,39 @@ def asked_on_ping(slug: str, asked: Mapping[str, str]) -> MonitorPolicy:
     >>> policy.name, policy.schedule, policy.timezone, policy.grace_seconds
     ('backup', '0 3 * * *', 'Europe/Berlin', 1800.0)
 
-    Raises `InvalidValue` that names the parameter.
+    Raises `InvalidValue` that names the parameter, with what was typed.
     """
+    if "period" in asked and "schedule" in asked:
+        message = f'bad period "{shown(asked["period"])}": expected a period or a schedule, not both'
+        raise InvalidValue(message, field="period")
     given: dict[str, Any] = {"name": slug, "slug": slug}
     for name, text in asked.items():
         if name in _ON_PING:
             field, read = _ON_PING[name]
             given[field] = read(name, text)
     try:
-        return draft(given)
-    except InvalidValue as error:
-        on_ping = {field: name for name, (field, _) in _ON_PING.items()}
-        raise InvalidValue(str(error), field=on_ping.get(error.field or "", error.field)) from error
+        return _validated(given)
+    except ValidationError as error:
+        raise _as_typed(error, slug, asked) from error
+
+
+def _as_typed(error: ValidationError, slug: str, asked: Mapping[str, str]) -> InvalidValue:
+    """The first fault of fields that were read from a query, told of the parameter and its text.
+
+    What no parameter says comes from the slug: the name, unless there is one.
+    """
+    fault = error.errors(include_url=False)[0]
+    of_field = {field: name for name, (field, _) in _ON_PING.items()}
+    name = of_field.get(str(fault["loc"][0]), "slug")
+    if name not in asked:
+        return InvalidValue(f'bad slug "{shown(slug)}": {expectation(fault)}', field="slug")
+    unit = " seconds" if _ON_PING[name][1] in (_seconds, _reminder) else ""
+    return InvalidValue(f'bad {name} "{shown(asked[name])}": {expectation(fault)}{unit}', field=name)
+
+
+def _validated(given: Mapping[str, Any]) -> MonitorPolicy:
+    """`given`: JSON by the names on the wire. Raises pydantic's `ValidationError`."""
+    return MonitorPolicy.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)
 
 
 def _known(data: Any) -> Mapping[str, Any]:

@@ -209,11 +209,21 @@ async def test_a_bad_first_ping_makes_nothing(door: Door) -> None:
         ("grace=soon", 'bad grace "soon": expected seconds, or a duration such as'),
         ("schedule=noon", "bad schedule"),
         ("tz=Mars", 'bad timezone "Mars"'),
+        ("period=2s", 'bad period "2s": expected at least 60 seconds'),
+        ("grace=2y", 'bad grace "2y": expected seconds, or a duration such as'),
+        ("heartbeat=1000d", 'bad heartbeat "1000d": expected at most 31536000 seconds'),
+        ("remind=1s", 'bad remind "1s": expected at least 300 seconds'),
+        ("failures=51", 'bad failures "51": expected at most 50'),
+        ("notify=down,sideways", 'bad notify "down,sideways": expected "down", "late"'),
+        ("name=a%0Ab", 'bad name "a\\nb": expected one line'),
+        ("period=1h&schedule=@daily", 'bad period "1h": expected a period or a schedule, not both'),
     ):
         status, text = await door.answer(f"/ping/pinger/nightly?create=1&{query}")
         assert status == 400
         assert text.startswith(sentence)
     assert (await door.answer("/ping/pinger/nightly/256?create=1"))[0] == 400
+    status, text = await door.answer(f"/ping/pinger/{'x' * 101}?create=1")
+    assert status == 400 and text.startswith('bad slug "xxx') and text.endswith("at most 100 characters")
     assert await door.slugs() == []
 
 
