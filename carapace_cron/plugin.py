@@ -50,6 +50,7 @@ from carapace_cron.metrics import Metrics
 from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.job import Job
 from carapace_cron.model.record import explain
+from carapace_cron.model.text import counted
 from carapace_cron.objects.binding import bind_to_ledger
 from carapace_cron.objects.counted import CountedObjects
 from carapace_cron.objects.database import DatabaseObjects
@@ -369,9 +370,8 @@ class House:
         Jobs whose deletion a kill may have prevented come last, if they are still there then.
         """
         report = await self._store.load()
-        log.info(
-            "%d jobs loaded, %d objects set aside", report.jobs, report.set_aside, extra={"action": "load"}
-        )
+        jobs, objects = counted(report.jobs, "job"), counted(report.set_aside, "object")
+        log.info("%s loaded, %s set aside", jobs, objects, extra={"action": "load"})
         self._store.confirm_with(self._register.confirm)
         progress = await self._ledger.progress()
         await self._complete_changes(progress)

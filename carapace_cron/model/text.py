@@ -1,4 +1,4 @@
-"""Texts of one line, as names are."""
+"""Texts of one line, as names are, and how many of something there are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ def one_line_only(text: str) -> str:
     if _NOT_IN_A_LINE.search(text):
         raise ValueError("expected one line without control characters")
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "job"), counted(0, "object"), counted(1000, "job")
+    ('1 job', '0 objects', '1000 jobs')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 _LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=200)

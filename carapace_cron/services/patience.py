@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from carapace_cron.errors import CarapaceError, Unavailable
+from carapace_cron.model.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ def _tell(what: str, faults: list[Exception]) -> None:
     for fault in unexpected[:1] or faults[:1]:
         log.log(
             logging.ERROR if unexpected else logging.WARNING,
-            "%s waits for %d jobs: %s",
-            what, len(faults), fault,
+            "%s waits for %s: %s",
+            what, counted(len(faults), "job"), fault,
             exc_info=fault if unexpected else None,
             extra={"action": "upkeep"},
         )

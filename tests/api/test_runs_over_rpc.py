@@ -393,11 +393,13 @@ class TestARestart:
             "next": status["nextExecutionAt"],
         }
 
-    async def test_what_worked_at_the_stop_is_tried_again(self, open_api: Any) -> None:
+    async def test_what_worked_at_the_stop_is_tried_again(self, open_api: Any, caplog: Any) -> None:
         api = await open_api()
         _, run = await started(api, command="agent: hang")
         await api.run_in(run["id"], {"running"})
-        api = await open_api()
+        with caplog.at_level("INFO"):
+            api = await open_api()
+        assert "1 job loaded, 0 objects set aside" in caplog.messages
         await api.clock.advance(6)
         assert (await api.run_in(run["id"], {"running"}))["attempt"] == 2
         api.agents.let_go.set()

@@ -274,7 +274,7 @@ class TestOneThatFails:
         with caplog.at_level(logging.WARNING):
             await api.clock.advance(66)
         assert set(refused.calls) == set(jobs)
-        assert "a checkpoint waits for 1 jobs: this key is closed" in caplog.messages
+        assert "a checkpoint waits for 1 job: this key is closed" in caplog.messages
 
     async def test_all_are_tried_those_that_failed_last_at_the_end(self, caplog: Any) -> None:
         patience, tried = Patience(), []
