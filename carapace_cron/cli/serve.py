@@ -50,12 +50,12 @@ async def run(settings: Settings) -> None:
             settings.for_gateway(),
             outbound=outbound,
             clock=clock,
+            main_plugin=PLUGIN_ID,
             start_seconds=START_SECONDS,
             stop_seconds=settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS,
         )
         server = await serve(gateway, clock=clock)
         try:
-            _check_extension(server)
             settle_memory()
             _announce(server, settings)
             await stop.wait()
@@ -64,13 +64,6 @@ async def run(settings: Settings) -> None:
             await server.stop()
     finally:
         await outbound.close()
-
-
-def _check_extension(server: GatewayServer) -> None:
-    """This command is for the extension: a gateway without it is of no use, so say why and end."""
-    for record in server.gateway.plugins():
-        if record.id == PLUGIN_ID and record.status != "loaded":
-            raise ConfigurationError(record.error or f"the plugin {PLUGIN_ID} is {record.status}")
 
 
 def settle_memory() -> None:

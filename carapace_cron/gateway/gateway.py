@@ -43,6 +43,7 @@ class Gateway:
     """One gateway. `load`, then `start`; `stop` at the end. Methods and routes are complete after `start`.
 
     `built_in`: id → plugin object, for plugins that come with the program instead of being found.
+    `main_plugin`: the id of the one that the program is for; `load` or `start` fails if it does.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Gateway:
         outbound: HttpClient,
         clock: Clock,
         built_in: Mapping[str, object] | None = None,
+        main_plugin: str | None = None,
         installed: EntryPoints = installed_plugins,
         start_seconds: float = START_SECONDS,
         stop_seconds: float = STOP_SECONDS,
@@ -62,7 +64,10 @@ class Gateway:
         self._installed = installed
         self._messages = Messages(settings.data_dir / MESSAGES_FILE, clock)
         self._plugins = Plugins(
-            built_in=built_in or {}, start_seconds=start_seconds, stop_seconds=stop_seconds
+            built_in=built_in or {},
+            main=main_plugin,
+            start_seconds=start_seconds,
+            stop_seconds=stop_seconds,
         )
         self.plugin_manager = self._plugins.manager
         self.methods = self._plugins.methods
@@ -71,13 +76,16 @@ class Gateway:
         self._offer_own(outbound)
 
     def load(self) -> None:
-        """Find, check and register the plugins. What is wrong with one is in its record."""
+        """Find, check and register the plugins. What is wrong with one is in its record.
+
+        Raises `ConfigurationError` when the main plugin cannot be had.
+        """
         self._plugins.load(self.settings.plugins_dir, self.settings.plugins, self._installed)
 
     async def start(self) -> None:
         """Open the message file, start the plugins, gather their methods and routes.
 
-        Raises `ConfigurationError` when the data directory cannot be used.
+        Raises `ConfigurationError` when the data directory cannot be used, or the main plugin not started.
         """
         try:
             await self._messages.open()

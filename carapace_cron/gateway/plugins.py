@@ -1,6 +1,7 @@
 """The life of plugins: found, checked, registered, started, asked what they bring, stopped.
 
-One that fails at any step is set aside with its reason and all that it brought; the others go on.
+One that fails at any step is set aside with its reason and all that it brought; the others go on. Only
+without the main plugin, if there is one, nothing goes on.
 """
 
 from __future__ import annotations
@@ -80,12 +81,17 @@ class _Plugin:
 
 
 class Plugins:
-    """All plugins of one gateway. `built_in`: id → plugin object, registered before those that are found."""
+    """All plugins of one gateway. `built_in`: id → plugin object, registered before those that are found.
+
+    `main`: the id of the one that the program is for. If it cannot be had, `load` or `start` raises a
+    `ConfigurationError` that says why; None: there is no such plugin.
+    """
 
     def __init__(
         self,
         *,
         built_in: Mapping[str, object],
+        main: str | None = None,
         start_seconds: float = START_SECONDS,
         stop_seconds: float = STOP_SECONDS,
     ) -> None:
@@ -99,6 +105,7 @@ class Plugins:
             _Plugin(id, id, "", "built in", thing=thing) for id, thing in built_in.items()
         ]
         self._started: list[_Plugin] = []
+        self._main = main
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
 
@@ -110,10 +117,11 @@ class Plugins:
     ) -> None:
         """Find, import, check and register; then ask for agents and channels.
 
-        Raises nothing of a plugin's. `settings`: plugin id → what the operator gave.
+        Raises nothing of a plugin's but the main one's. `settings`: plugin id → what the operator gave.
         """
         for candidate in candidates(plugins_dir, installed):
             self._plugins.append(self._find(candidate, settings))
+        self._check_main()
         self._note_unknown_settings(settings)
         for step in (self._offer_hooks, self._register, self._ask_first):
             for plugin in self._alive():
@@ -178,6 +186,13 @@ class Plugins:
         if not isinstance(enabled, bool):
             raise ConfigurationError(f"bad plugins.{plugin_id}.enabled {enabled!r}: expected true or false")
         return None if enabled else f"disabled in the settings: plugins.{plugin_id}.enabled = false"
+
+    def _check_main(self) -> None:
+        if self._main is None or self.is_loaded(self._main):
+            return
+        errors = [plugin.error for plugin in self._plugins if plugin.id == self._main]
+        reason = errors[0] if errors else "was not found"
+        raise ConfigurationError(f"the plugin {self._main} is needed, but {reason}")
 
     def _note_unknown_settings(self, settings: Mapping[str, Any]) -> None:
         for unknown in settings.keys() - {plugin.id for plugin in self._plugins}:
@@ -286,6 +301,8 @@ class Plugins:
             self._set_aside(plugin, f"{type(error).__name__}: {error}")
 
     def _set_aside(self, plugin: _Plugin, reason: str) -> None:
+        if plugin.id == self._main:
+            raise ConfigurationError(reason)
         logger.error("plugin %s set aside: %s", plugin.id, reason, extra={"action": "plugin_set_aside"})
         plugin.status, plugin.error, plugin.hooks = "failed", reason, ()
         if self.manager.get_plugin(plugin.id) is plugin.thing and plugin.thing is not None:

@@ -43,7 +43,7 @@ async def serve(gateway: Gateway, *, clock: Clock, limits: Limits | None = None)
     """Load and start the gateway and open its doors at ``settings.host``:``settings.port``.
 
     Raises `ConfigurationError` when the address cannot be had, or is open to others without anything that
-    identifies them. Nothing of the gateway is left running then.
+    identifies them, or when the main plugin fails. Nothing of the gateway is left running then.
     """
     listening = await _bound_socket(gateway.settings.host, gateway.settings.port)
     server = GatewayServer(gateway, listening, clock=clock, limits=limits or Limits())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
@@ -221,6 +222,58 @@ async def test_one_that_fails_is_set_aside_and_the_others_run(
     assert record(house, "zz-fine").status == "loaded"
     assert house.gateway.agents() == ("greet",)
     assert (await house.get("/healthz")).status == 200
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_without_the_main_plugin_nothing_starts(
+    open_house: OpenHouse, plugins_dir: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, reason = BROKEN[name]
+    write_plugin(plugins_dir, name, code)
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ConfigurationError) as refusal:
+        await open_house(settings={"plugins_dir": plugins_dir}, main_plugin=name, start_seconds=0.2)
+    assert reason in str(refusal.value)
+    assert "set aside" not in caplog.text, "it is said once, by whoever catches it"
+    assert "listens" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("hello", "but disabled in the settings: plugins.hello.enabled = false"),
+        ("absent", "but was not found"),
+    ],
+)
+async def test_a_main_plugin_that_is_not_there_is_said(
+    open_house: OpenHouse, plugins_dir: Path, name: str, sentence: str
+) -> None:
+    write_plugin(plugins_dir, "hello", AGENT.format(reply="hi", name="greet"))
+    settings = {"plugins_dir": plugins_dir, "plugins": {"hello": {"enabled": False}}}
+    with pytest.raises(ConfigurationError, match=f"^the plugin {name} is needed, {sentence}$"):
+        await open_house(settings=settings, main_plugin=name)
+
+
+async def test_the_others_are_stopped_when_the_main_plugin_cannot_start(open_house: OpenHouse) -> None:
+    done: list[str] = []
+
+    class Other:
+        @hookimpl
+        def start(self, host: Host) -> None:
+            done.append("started")
+
+        @hookimpl
+        def stop(self) -> None:
+            done.append("stopped")
+
+    class Main:
+        @hookimpl
+        def start(self, host: Host) -> None:
+            raise ConfigurationError("the folder is in use")
+
+    with pytest.raises(ConfigurationError, match=r"^the folder is in use$"):
+        await open_house(plugins={"other": Other(), "main": Main()}, main_plugin="main")
+    assert done == ["started", "stopped"]
 
 
 async def test_a_failed_start_takes_back_what_was_offered(open_house: OpenHouse) -> None:
