@@ -25,6 +25,7 @@ from carapace_cron.cli.settings import PREFIX, Settings, load_settings, unknown_
 from carapace_cron.clock import ManualClock
 from carapace_cron.errors import Refused
 from carapace_cron.gateway.testing import House, running_gateway
+from carapace_cron.model.actor import SCOPES
 from carapace_cron.model.program import ProgramLimits, ProgramRule
 from carapace_cron.plugin import PLUGIN_ID, CronPlugin
 from carapace_cron.runners.registry import Runners
@@ -394,6 +395,24 @@ def test_the_performance_page_has_each_column() -> None:
     page = (DOCS / "performance.md").read_text()
     assert len(columns) > 5
     assert [column for column in columns if f"`{column}`" not in page] == []
+
+
+CALLS_THE_PROGRAM = re.compile(r"(?<![\w/.-])carapace-cron (?:serve|tokens|copy-jobs|wrap)\b")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in (README, *DOCS.rglob("*.md")) if CALLS_THE_PROGRAM.search(page.read_text())],
+    ids=lambda page: page.name,
+)
+def test_who_works_in_a_checkout_is_told_where_the_program_is(page: Path) -> None:
+    assert ".venv/bin/carapace-cron" in page.read_text()
+
+
+def test_each_scope_is_told() -> None:
+    _, _, after = (DOCS / "reference" / "rpc.md").read_text().partition("\n## Who may do what\n")
+    told, _, _ = after.partition("\n## ")
+    assert [scope for scope in SCOPES if f"`{scope}`" not in told] == []
 
 
 def test_the_readme_has_the_requests_that_the_first_start_prints() -> None:
