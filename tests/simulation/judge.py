@@ -241,7 +241,10 @@ def _ill_missed(case: Case, job: Job, run: View) -> Iterator[str]:
         if seconds_of(deadline["at"]) > seconds_of(run["finishedAt"]) or run["deadlineAt"] != deadline["at"]:
             yield f"is missed before its deadline: {run['reason']}"
     elif passes and not any(
-        case.troubled(at - 1, at + SOON, job) or _is_over_by_itself(case, job, run, at) for at in passes
+        case.troubled(at - 1, at + SOON, job)
+        or _is_over_by_itself(case, job, run, at)
+        or _is_overtaken(job, run, at)
+        for at in passes
     ):
         yield f"is missed although nothing was wrong: {run['reason']}"
     superseded = SUPERSEDED.search(run["reason"])
@@ -260,6 +263,11 @@ def _ill_missed(case: Case, job: Job, run: View) -> Iterator[str]:
 def _is_over_by_itself(case: Case, job: Job, run: View, at: float) -> bool:
     """Whether the gateway may have been about to pause or delete the job as an instant of it came."""
     return SETTLED in run["reason"] and at >= _may_be_over_at(case, job) - LATENCY
+
+
+def _is_overtaken(job: Job, run: View, at: float) -> bool:
+    """Whether a command of that very moment was carried out before the instant could be recorded."""
+    return SETTLED in run["reason"] and any(abs(one.at - at) <= LATENCY for one in job.defining())
 
 
 # Promises 1 and 3, as the works saw it.

@@ -373,6 +373,11 @@ EXCUSED: dict[str, Break] = {
         lambda seen: seen.runs[3].update(finishedAt=text(120), reason=SETTLED),
         lambda seen: seen.troubles.clear(),
     ),
+    "an instant that was overtaken by a pause of that moment": each(
+        lambda seen: vars(seen.commands[1]).update(at=120.02, answered_at=120.1),
+        lambda seen: seen.runs[3].update(finishedAt=text(120.05), reason=SETTLED),
+        lambda seen: seen.troubles.clear(),
+    ),
     "an end of a job of whose runs the last came to its deadline in the queue": each(
         lambda seen: setattr(seen.commands[0], "data", {**POLICY, "maxRuns": 3, "overlap": "queue"}),
         lambda seen: seen.runs.pop(3),
