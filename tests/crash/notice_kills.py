@@ -113,10 +113,11 @@ class Kills:
         await self.gateway.call("carapace.cron.run", jobId=self.jobs[job])
 
     async def _all_told(self) -> bool:
-        waiting = await self.gateway.call("carapace.cron.deliveries", state="waiting", limit=1)
-        working = await self.gateway.call("carapace.cron.runs", status="running", limit=1)
+        # In the order in which a run goes through them, so that none is missed between two questions.
         queued = await self.gateway.call("carapace.cron.runs", status="queued", limit=1)
-        return not (waiting["items"] or working["items"] or queued["items"])
+        working = await self.gateway.call("carapace.cron.runs", status="running", limit=1)
+        waiting = await self.gateway.call("carapace.cron.deliveries", state="waiting", limit=1)
+        return not (queued["items"] or working["items"] or waiting["items"])
 
 
 @asynccontextmanager

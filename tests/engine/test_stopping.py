@@ -262,7 +262,7 @@ async def test_a_run_that_is_cancelled_as_it_is_claimed_never_begins(engine: Eng
     async def cancelled_meanwhile(**asked):  # type: ignore[no-untyped-def]
         claimed = await real(**asked)
         for claim in claimed.claims:
-            engine.executor._start(claim)
+            engine.executor._start(claim, engine.clock.monotonic())
             engine.executor._cancel(claim.run_id, "alice asked")
         return type(claimed)([], claimed.more, claimed.next_at, claimed.cancelled)
 
