@@ -86,7 +86,8 @@ class Database:
         write = _Write(work, loop, loop.create_future())
         self._writes.put(write)
         with self._counted(), _in_time():
-            result: T = await asyncio.wait_for(write.done, WRITE_SECONDS)
+            async with asyncio.timeout(WRITE_SECONDS):  # wait_for of Python 3.11 can swallow a cancellation
+                result: T = await write.done
         return result
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -94,7 +95,8 @@ class Database:
         self._check_open()
         reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
         with self._counted(), _in_time():
-            return await asyncio.wait_for(reading, READ_SECONDS)
+            async with asyncio.timeout(READ_SECONDS):
+                return await reading
 
     def _check_open(self) -> None:
         if self._writer is None:
