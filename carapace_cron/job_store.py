@@ -186,7 +186,8 @@ class JobStore:
         return sorted(self._set_aside.values(), key=lambda one: one.key)
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` synchronously after each change of a definition, ours or another process's.
+        """Call `listener` synchronously after each change of a definition, ours or another process's, with
+        the job; None = it is deleted, or its tombstone is gone, too.
 
         Checkpoints are no change of a definition. A listener that raises is logged and does not undo
         the change.
@@ -265,6 +266,7 @@ class JobStore:
             # Nobody writes over a tombstone, so this can only lose to a person who edited the object.
             if isinstance(await self._objects.delete(key_of(entry.id), if_match=entry.etag), Stored):
                 self._forget(entry.id)
+                self._tell(entry.id, None)
                 removed.append(entry.id)
         return removed
 
@@ -441,13 +443,13 @@ class JobStore:
 
     async def _reread(self, key: str) -> None:
         """Bring memory to what the store holds under `key`, and tell if the definition is another."""
-        before = self._index.live(id_in(key))
+        before = self._index.get(id_in(key))
         await self._fetch(key)
-        after = self._index.live(id_in(key))
+        after = self._index.get(id_in(key))
         if (before and before.revision) != (after and after.revision):
-            self._tell(id_in(key), None if after is None else self._job(after))
-            if (entry := self._index.get(id_in(key))) is not None:
-                await self._confirm(self._job(entry), True)
+            self._tell(id_in(key), None if after is None or after.deleted_at else self._job(after))
+            if after is not None:
+                await self._confirm(self._job(after), True)
 
     async def _fetch(self, key: str) -> None:
         try:

@@ -376,6 +376,9 @@ class House:
         progress = await self._ledger.progress()
         await self._complete_changes(progress)
         await self._ledger.release_held(self._clock.now())
+        for job_id, _ in self._store.revisions():
+            if (known := progress.get(job_id)) is not None:
+                self._scheduler.remember(job_id, known.accounted_until, known.runs_created)
         ran_once: list[str] = []
         for number, job in enumerate(self._store.all()):
             known = progress.get(job.id)
@@ -439,11 +442,12 @@ class House:
 
     def _job_changed(self, job_id: str, job: Job | None) -> None:
         self._upkeep.note_change(job_id, job)
-        if job is None:
-            buried = self._store.buried(job_id)
-            self._scheduler.forget(job_id, None if buried is None else buried.deleted_at)
-        else:
+        if job is not None:
             self._put(job)
+        elif (buried := self._store.buried(job_id)) is not None:
+            self._scheduler.drop(job_id, buried.deleted_at)
+        else:
+            self._scheduler.forget(job_id)
 
     def _note_outdated(self, job_id: str) -> None:
         """Another gateway has changed a job: look at it now, not at the next round."""

@@ -195,11 +195,7 @@ class Scheduler:
         """
         schedule = self._schedule_of(job)  # first of all: if it raises, nothing was changed
         old = self._detach(job.id)
-        known = self._known.setdefault(job.id, _Known())
-        known.runs_created = max(known.runs_created, runs_created)
-        if accounted_until is not None:
-            known.mark = max(known.mark, int(accounted_until.timestamp()))
-        known.mark = _believed(known.mark, self._now())
+        known = self._remember(job.id, accounted_until, runs_created)
         if not job.is_scheduled or is_never(job.schedule):
             self._settle(old, int(job.updated_at.timestamp()))
             return
@@ -219,14 +215,21 @@ class Scheduler:
         self._arm(member.group, upcoming)
         self._wake.set()
 
-    def drop(self, job_id: str) -> None:
-        """No longer schedule a job: it is paused or finished. Unknown ids are fine."""
-        self._settle(self._detach(job_id), self._now())
+    def remember(self, job_id: str, accounted_until: datetime | None, runs_created: int) -> None:
+        """What the ledger has of a job that is not scheduled, and may be again, through any gateway."""
+        self._remember(job_id, accounted_until, runs_created)
 
-    def forget(self, job_id: str, deleted_at: datetime | None) -> None:
-        """Drop a job with all that is known of it. What came due until it was deleted gets its record."""
+    def drop(self, job_id: str, deleted_at: datetime | None = None) -> None:
+        """No longer schedule a job: it is paused, finished, or was deleted then. Unknown ids are fine.
+
+        What came due until then gets its record, and what is known of the job stays.
+        """
         until = self._now() if deleted_at is None else int(deleted_at.timestamp())
         self._settle(self._detach(job_id), until)
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job of which there is no trace any more, with all that is known of it."""
+        self.drop(job_id)
         self._known.pop(job_id, None)
 
     def next_at(self, job_id: str) -> datetime | None:
@@ -498,6 +501,14 @@ class Scheduler:
             catch_up_order=job.catch_up_order,
             max_runs=job.max_runs,
         )
+
+    def _remember(self, job_id: str, accounted_until: datetime | None, runs_created: int) -> _Known:
+        known = self._known.setdefault(job_id, _Known())
+        known.runs_created = max(known.runs_created, runs_created)
+        if accounted_until is not None:
+            known.mark = max(known.mark, int(accounted_until.timestamp()))
+        known.mark = _believed(known.mark, self._now())
+        return known
 
     def _detach(self, job_id: str) -> _Member | None:
         """Take a job out of its group; what is known of it stays."""

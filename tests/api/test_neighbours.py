@@ -24,12 +24,14 @@ from carapace_cron.objects.memory import MemoryObjects
 from carapace_cron.plugin import House
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 from carapace_cron.ports.object_store import ObjectStore
+from carapace_cron.services.neighbours import REFRESH_SECONDS
 from carapace_cron.settings import CronSettings
 
 from .conftest import NOON
 
-ALICE = Actor("acme", "alice", frozenset({"jobs:write"}))
+ALICE = Actor("acme", "alice", frozenset({"jobs:read", "jobs:write"}))
 SETTINGS = CronSettings.model_validate({"job_store": "mem:", "admin_token": "a-token-of-a-test-0"})
+HEARD_SECONDS = REFRESH_SECONDS + 1  # a change at one gateway is known at the other
 JOB = {"name": "Report", "cronExpression": "0 13 * * *", "command": "echo done", "channelId": "gateway"}
 
 
@@ -195,3 +197,44 @@ async def test_what_waits_of_a_job_is_cancelled_though_its_deletion_was_cut_in_t
     await street.clock.advance(11)
     after = await house._ledger.get(run["id"])
     assert after is not None and (after.status, after.reason) == ("cancelled", "the job was deleted by alice")
+
+
+@pytest.mark.parametrize("starts_again", [False, True])
+async def test_a_restored_job_goes_on_at_every_gateway_where_it_had_come_to(
+    street: Street, starts_again: bool
+) -> None:
+    """Though the clock was set back, so that the restore is earlier than that."""
+    first, second = street.house(), street.house()
+    await first.open()
+    await second.open()
+    job = await first.jobs.create(ALICE, {**JOB, "cronExpression": "* * * * *"})
+    await street.clock.advance(10 * 60)
+    await first.removals.delete(ALICE, job["id"])
+    await street.clock.advance(HEARD_SECONDS)
+    street.clock.step(timedelta(minutes=-7))
+    if starts_again:
+        await second.close()
+        second = street.house()
+        await second.open()
+    await first.removals.restore(ALICE, job["id"])
+    await street.clock.advance(HEARD_SECONDS)
+    assert second.jobs.get(ALICE, job["id"])["enabled"]
+    next_at = [house._scheduler.next_at(job["id"]) for house in (first, second)]
+    assert next_at == [NOON + timedelta(minutes=11)] * 2
+    await street.clock.advance(8 * 60)
+    page = await first._ledger.page(RunFilter("acme"), limit=100)
+    assert [one.status for one in page.items] == ["success"] * 11
+
+
+async def test_nothing_is_known_any_more_of_a_job_whose_tombstone_is_gone(street: Street) -> None:
+    first, second = street.house(), street.house()
+    await first.open()
+    await second.open()
+    job = await first.jobs.create(ALICE, {**JOB, "cronExpression": "* * * * *"})
+    await street.clock.advance(61)
+    await first.removals.delete(ALICE, job["id"])
+    await street.clock.advance(HEARD_SECONDS)
+    assert [list(house._scheduler._known) for house in (first, second)] == [[job["id"]]] * 2
+    await first._store.purge(street.clock.now())
+    await street.clock.advance(HEARD_SECONDS)
+    assert [list(house._scheduler._known) for house in (first, second)] == [[], []]

@@ -380,7 +380,8 @@ class TestListeners:
         changed = await store.update(job.id, lambda job: job.evolve(enabled=False))
         await store.checkpoint(job.id, execution_count=1)
         await store.delete(job.id, clock.now())
-        assert told == [job, changed, None]
+        await store.purge(clock.now() + timedelta(days=1))
+        assert told == [job, changed, None, None]
 
     async def test_it_goes_on_when_a_listener_fails(
         self, store: JobStore, make_job: MakeJob, caplog: pytest.LogCaptureFixture

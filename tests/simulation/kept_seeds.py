@@ -14,4 +14,5 @@ KEPT_SEEDS: dict[int, str] = {
     193: "what was missed before the run that used up maxRuns got no record",
     216: "a gateway was taken for gone as its leases looked old by a wall clock that had been moved",
     350: "a job that began within a leap of the clock lost an instant that others of its schedule had, too",
+    1073: "a job that one gateway restored went on earlier at the other, after the clock was set back",
 }
