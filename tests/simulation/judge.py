@@ -219,13 +219,21 @@ def _outlived_its_deadline(case: Case, run: View) -> bool:
     """Whether it stood in the queue although a gateway could have ended it, whatever it waited for."""
     if DEADLINE.search(run["reason"] or "") is None or run["deadlineAt"] is None:
         return False
-    deadline = seconds_of(run["deadlineAt"])
-    was_late = seconds_of(run["finishedAt"]) > deadline + SOON
+    deadline, ended = seconds_of(run["deadlineAt"]), seconds_of(run["finishedAt"])
+    if any(_was_read_before_a_step(case, at) for at in case.wall.passes(ended)):
+        return False
+    was_late = ended > deadline + SOON
     passes = case.wall.passes(deadline)
     end = case.works.get(run["id"], [None])[-1]  # it is not in the queue again before that is on record
     if end is not None and any(any(case.troubles(end.at, at + SOON, end.gateway)) for at in passes):
         return False
     return was_late and not any(case.troubled(at - 1, at + SOON) for at in passes)
+
+
+def _was_read_before_a_step(case: Case, at: float) -> bool:
+    """Whether a slow call may have read the clock then, and have arrived after that was moved."""
+    slow = (one for name in case.seen.gateways for one in case.troubles(at, at, name))
+    return any(case.wall.steps_within(at, one.until) for one in slow)
 
 
 def _was_alive(run: View) -> bool:
