@@ -98,7 +98,7 @@ def monitor_fields(spec: CheckSpec, version: int) -> dict[str, Any]:
         fields["tags"] = fields["tags"].split()
     if spec.methods is not None:
         fields["postOnly"] = spec.methods == "POST"
-    if spec.name is not None and version < 3:
+    if spec.name is not None and spec.slug is None and version < 3:
         fields["slug"] = slug_of(spec.name)
     return fields
 

@@ -137,10 +137,13 @@ class CheckDoor:
     async def create_check(self, call: Call) -> web.Response:
         spec = read_spec(call.given)
         fields = self._fields(call, spec)
-        if "schedule" not in fields:
-            fields.setdefault("periodSeconds", DEFAULT_TIMEOUT)
-        made = await self._desk.create(call.actor, fields, unique=spec.lookup(), numbered=call.version < 3)
-        return self._shown(call, made.watched, status=201 if made.is_new else 200)
+        default = {} if "schedule" in fields else {"periodSeconds": DEFAULT_TIMEOUT}
+        made = await self._desk.create(
+            call.actor, default | fields, unique=spec.lookup(), numbered=call.version < 3
+        )
+        if made.is_new:
+            return self._shown(call, made.watched, status=201)
+        return self._shown(call, await self._updated(call, made.watched, spec, fields))
 
     async def get_check(self, call: Call) -> web.Response:
         return self._shown(call, await self._desk.get(call.actor, call.check_id))
@@ -148,16 +151,8 @@ class CheckDoor:
     async def update_check(self, call: Call) -> web.Response:
         spec = read_spec(call.given)
         fields = self._fields(call, spec)
-        if not fields:
-            return self._shown(call, await self._desk.get(call.actor, call.check_id))
-        try:
-            changed = await self._desk.update(call.actor, call.check_id, fields)
-        except Conflict:
-            if spec.slug is not None or "slug" not in fields:
-                raise
-            del fields["slug"]  # made of the name, and another has it: then it stays as it was
-            changed = await self._desk.update(call.actor, call.check_id, fields)
-        return self._shown(call, changed)
+        before = await self._desk.get(call.actor, call.check_id)
+        return self._shown(call, await self._updated(call, before, spec, fields))
 
     async def delete_check(self, call: Call) -> web.Response:
         return self._shown(call, await self._desk.delete(call.actor, call.check_id))
@@ -195,6 +190,23 @@ class CheckDoor:
     async def list_badges(self, call: Call) -> web.Response:
         badges = await self._badges.of_user(call.actor)
         return _json({"badges": {badge.tag: badge_addresses(badge, call.root) for badge in badges}})
+
+    async def _updated(
+        self, call: Call, before: Watched, spec: CheckSpec, fields: Mapping[str, Any]
+    ) -> Watched:
+        """With `fields`; what is not given stays. A slug that is made of the name changes only with the name,
+        as with Healthchecks, and stays when another has it."""
+        kept = {name: value for name, value in fields.items() if name != "slug" or spec.slug is not None}
+        is_renamed = spec.name is not None and spec.name != before.monitor.name
+        given = fields if is_renamed else kept
+        if not given:
+            return before
+        try:
+            return await self._desk.update(call.actor, before.monitor.id, given)
+        except Conflict:
+            if given == kept:
+                raise
+            return await self._desk.update(call.actor, before.monitor.id, kept)
 
     def _fields(self, call: Call, spec: CheckSpec) -> dict[str, Any]:
         fields = monitor_fields(spec, call.version)

@@ -155,8 +155,9 @@ class MonitorDesk:
     ) -> Made:
         """Keep a new monitor. `data`: fields by their names on the wire (camelCase).
 
-        `unique`: names of fields; a monitor of the user that has the same values in all of them is updated
-        with `data` instead. `numbered`: a slug that is taken gets a number instead of a `Conflict`.
+        `unique`: names of fields; where the user has a monitor with the same values in all of them, that one
+        is answered as it is, and none is made. `numbered`: a slug that is taken gets a number instead of a
+        `Conflict`.
         """
         require(actor, "monitors")
         user = user_of(actor, user_id)
@@ -164,8 +165,6 @@ class MonitorDesk:
         monitor = self._new(actor, user, policy)
         same = same_in(unique, policy) if unique else None
         watched, is_new = await self._add(actor, monitor, unless=same, numbered=numbered)
-        if not is_new:
-            watched = await self.update(actor, watched.monitor.id, data)
         return Made(watched, is_new)
 
     async def update(

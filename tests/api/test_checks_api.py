@@ -317,6 +317,36 @@ async def test_unique_finds_the_check_that_is_there(checks: Checks) -> None:
     assert (seen["desc"], seen["tags"], seen["grace"], seen["timeout"]) == ("found", "prod", 60, 86_400)
 
 
+async def test_a_check_that_unique_finds_keeps_what_is_not_given(checks: Checks) -> None:
+    daily = await checks.made(name="Backup", schedule="0 3 * * *", tz="Europe/Berlin")
+    await checks.made(name="Often", timeout=60)
+    for name, field, kept in (("Backup", "schedule", "0 3 * * *"), ("Often", "timeout", 60)):
+        given = {"name": name, "unique": ["name"], "desc": "found"}
+        status, check = await checks.send("POST", "checks/", given)
+        assert (status, check["desc"], check[field]) == (200, "found", kept)
+    given = {"name": "Backup", "unique": ["name"], "timeout": 120}
+    status, check = await checks.send("POST", "checks/", given)
+    assert (status, check["uuid"], check["timeout"]) == (200, daily["uuid"], 120)
+
+
+async def test_a_check_that_unique_finds_by_an_earlier_version_keeps_its_slug(checks: Checks) -> None:
+    await checks.made(name="Other", slug="backup")
+    mine = await checks.made(name="Backup", slug="mine", tags="prod")
+    path = f"checks/{mine['uuid']}"
+    for version in (1, 2, 3):
+        given: dict[str, Any] = {"name": "Backup", "unique": ["name"], "desc": f"v{version}"}
+        status, check = await checks.send("POST", "checks/", given, version=version)
+        assert (status, check["slug"], check["desc"]) == (200, "mine", f"v{version}")
+        _, check = await checks.send("POST", path, {"name": "Backup", "desc": "again"}, version=version)
+        assert (check["slug"], check["desc"]) == ("mine", "again")
+    for name, slug in (("Weekly", "weekly"), ("Backup", "weekly")):  # of the second, the slug is taken
+        given = {"name": name, "tags": "prod", "unique": ["tags"]}
+        status, check = await checks.send("POST", "checks/", given, version=1)
+        assert (status, check["uuid"], check["name"], check["slug"]) == (200, mine["uuid"], name, slug)
+    _, check = await checks.send("POST", path, {"name": "Daily", "slug": "given"}, version=1)
+    assert (check["name"], check["slug"]) == ("Daily", "given")
+
+
 # Versions
 
 
