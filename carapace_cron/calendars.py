@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime
 
 from carapace_cron.model.calendar import WEEKDAYS, Blackout, CalendarPolicy, Holidays
@@ -48,4 +49,4 @@ def _seconds(local_time: str) -> int:
 def _span(blackout: Blackout) -> tuple[int, int]:
     """From the first whole second in it to the first after it; instants of schedules are whole seconds."""
     begin, end = (datetime.fromisoformat(text or "") for text in (blackout.begin, blackout.until))
-    return -int(-begin.timestamp() // 1), -int(-end.timestamp() // 1)
+    return math.ceil(begin.timestamp()), math.ceil(end.timestamp())

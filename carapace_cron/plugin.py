@@ -307,6 +307,7 @@ class House:
             channels=self._channels,
             board=self._board,
             next_at=self._scheduler.next_at,
+            runs_left=self._scheduler.runs_left,
             max_jobs_per_tenant=self._settings.max_jobs_per_tenant,
         )
         self.removals = Removals(

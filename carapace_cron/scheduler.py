@@ -16,6 +16,7 @@ import asyncio
 import heapq
 import itertools
 import logging
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -237,6 +238,13 @@ class Scheduler:
         member = self._members.get(job_id)
         at = None if member is None else member.next_after(self._now())
         return None if at is None else datetime.fromtimestamp(at, UTC)
+
+    def runs_left(self, job_id: str) -> int | None:
+        """How many runs of a scheduled job its maxRuns leaves; None = as many as come due, or no such job."""
+        member = self._members.get(job_id)
+        if member is None or member.max_runs is None:
+            return None
+        return member.max_runs - member.known.runs_created
 
     def overdue_seconds(self) -> float:
         """How far the loop is behind the earliest instant that it knows; 0 when it keeps up."""
@@ -491,7 +499,7 @@ class Scheduler:
             known=known,
             # A wrong clock may have made the job: how far its instants have their records is known better.
             opened=opened if _believed(opened, now) == opened else known.mark or now,
-            closed_until=max((_ceil(at) - 1 for at in starts), default=0),
+            closed_until=max((math.ceil(at.timestamp()) - 1 for at in starts), default=0),
             end_at=None if job.end_at is None else int(job.end_at.timestamp()),
             jitter_seconds=job.jitter_seconds,
             overlap=job.overlap,
@@ -665,7 +673,3 @@ def _believed(at: int, now: int) -> int:
 
 def _instant(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _ceil(instant: datetime) -> int:
-    return -int(-instant.timestamp() // 1)

@@ -36,7 +36,7 @@ from carapace_cron.services.schedules import Schedules, just_before, upcoming
 from carapace_cron.services.views import job_view
 
 MAX_PAGE = 1_000
-SHOWN_INSTANTS = 3  # in the answer to create and update
+SHOWN_INSTANTS = 3  # in the answer to create, update and resume; fewer where fewer runs are left
 
 _CALENDAR = tuple(CalendarPolicy.model_fields)
 # A change of one counts instants anew.
@@ -65,6 +65,7 @@ class Jobs:
         channels: ChannelRules,
         board: Board,
         next_at: Callable[[str], datetime | None],
+        runs_left: Callable[[str], int | None],
         max_jobs_per_tenant: int,
     ) -> None:
         self._store = store
@@ -74,6 +75,7 @@ class Jobs:
         self._rules = JobRules(runs, clock, schedules=schedules, commands=commands, channels=channels)
         self._board = board
         self._next_at = next_at
+        self._runs_left = runs_left
         self.quota = JobQuota(store, max_jobs_per_tenant)
         self.chains = Chains(store)
         # A lock lives as long as somebody holds or awaits it.
@@ -86,7 +88,7 @@ class Jobs:
         require(actor, "jobs:read")
         user = user_of(actor, user_id)
         check_page(limit, cursor)
-        jobs = list(self._store.list_page(actor.tenant, user, limit=limit + 1, after=cursor))
+        jobs = self._store.list_page(actor.tenant, user, limit=limit + 1, after=cursor)
         more = len(jobs) > limit
         items = [self._view(job) for job in jobs[:limit]]
         return JobPage(items, jobs[limit - 1].id if more else None)
@@ -218,7 +220,7 @@ class Jobs:
         return {
             "valid": True,
             "description": schedule.describe(),
-            "nextExecutions": self._due(wanted, schedule),
+            "nextExecutions": self._due(wanted, schedule, wanted.max_runs),
         }
 
     def preview(
@@ -294,15 +296,14 @@ class Jobs:
 
     def _with_instants(self, job: Job, schedule: Schedule) -> dict[str, Any]:
         """The view, and what the schedule means: in words, and its next instants."""
-        due = [] if self._next_at(job.id) is None else self._due(job, schedule)
+        scheduled = self._next_at(job.id) is not None
+        due = self._due(job, schedule, self._runs_left(job.id)) if scheduled else []
         return {**self._view(job), "scheduleDescription": schedule.describe(), "nextExecutions": due}
 
-    def _due(self, job: JobPolicy, schedule: Schedule) -> Sequence[dict[str, Any]]:
-        """The next instants, within the job's own window."""
-        due = upcoming(schedule, self._rules.first_after(job), SHOWN_INSTANTS)
-        if job.end_at is None:
-            return due
-        return [one for one in due if datetime.fromisoformat(one["at"]) <= job.end_at]
+    def _due(self, job: JobPolicy, schedule: Schedule, runs_left: int | None) -> Sequence[dict[str, Any]]:
+        """The next instants, within the job's own window, and no more than it has runs left (None = any)."""
+        count = SHOWN_INSTANTS if runs_left is None else min(SHOWN_INSTANTS, runs_left)
+        return upcoming(schedule, self._rules.first_after(job), count, until=job.end_at)
 
 
 def check_page(limit: int, cursor: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,11 +125,15 @@ def naming(field: str) -> Iterator[None]:
 _BESIDE_THE_SCHEDULE = {"timezone", *(str(one.alias) for one in CalendarPolicy.model_fields.values())}
 
 
-def upcoming(schedule: Schedule, after: datetime, count: int) -> list[dict[str, Any]]:
-    """The next instants, each as UTC instant, in local words, and with a note where a clock change is."""
+def upcoming(
+    schedule: Schedule, after: datetime, count: int, *, until: datetime | None = None
+) -> list[dict[str, Any]]:
+    """The next `count` instants, none later than `until`, each in UTC, in local words, and with a note where
+    a clock change is."""
     return [
         {"at": instant_text(one.at), "local": one.local, **({"note": one.note} if one.note else {})}
         for one in schedule.upcoming(after, count)
+        if until is None or one.at <= until
     ]
 
 
@@ -138,7 +143,7 @@ def just_before(instant: datetime) -> datetime:
     >>> print(just_before(datetime(2026, 1, 30, 12, 0, 0, 1, tzinfo=UTC)))
     2026-01-30 12:00:00+00:00
     """
-    return datetime.fromtimestamp(-int(-instant.timestamp() // 1) - 1, UTC)
+    return datetime.fromtimestamp(math.ceil(instant.timestamp()) - 1, UTC)
 
 
 def _seconds(period: timedelta) -> str:

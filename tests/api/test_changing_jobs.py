@@ -269,6 +269,20 @@ class TestBeforeCreating:
         assert [one["at"] for one in checked["nextExecutions"]] == due
         assert [one["at"] for one in (await api.data("create", [data]))["nextExecutions"]] == due
 
+    async def test_no_more_instants_are_shown_than_runs_are_left(self, api: Any) -> None:
+        data = {**_job(), "schedule": "* * * * *", "maxRuns": 2}
+        due = ["2026-01-30T12:01:00Z", "2026-01-30T12:02:00Z"]
+        made = await api.data("create", [data])
+        for answer in (await api.data("validate", [data]), made):
+            assert [one["at"] for one in answer["nextExecutions"]] == due
+        await api.clock.advance(61)
+        await api.data("pause", [made["id"]])
+        for answer in (
+            await api.data("resume", [made["id"]]),
+            await api.data("update", [made["id"], {"description": "half done"}]),
+        ):
+            assert [one["at"] for one in answer["nextExecutions"]] == due[1:]
+
     async def test_preview_notes_what_a_clock_change_does(self, api: Any) -> None:
         api.clock.step(_days_to("2026-03-07T12:00:00+00:00", api))
         preview = await api.data("preview", ["30 2 * * *", "America/New_York", 2])
