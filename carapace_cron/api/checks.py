@@ -26,8 +26,8 @@ from carapace_cron.api.check_shapes import (
     read_spec,
     told_as,
 )
-from carapace_cron.api.keys import Identify, holder_of
 from carapace_cron.errors import Conflict, Forbidden, InvalidValue, NotFound, QuotaExceeded, Unavailable
+from carapace_cron.gateway.credentials import Identify, holder_of, token_in
 from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route
@@ -250,7 +250,7 @@ class CheckDoor:
 
     async def _call(self, request: web.Request, scope: str) -> Call:
         given = await _given(request) if request.method == "POST" else {}
-        key = _key_of(request.headers) or (str(given["api_key"]) if "api_key" in given else "")
+        key = token_in(request.headers) or (str(given["api_key"]) if "api_key" in given else "")
         if not key:
             raise BadKey("missing api key")
         actor = await holder_of(key, self._identify)
@@ -281,11 +281,6 @@ async def _given(request: web.Request) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidValue("json validation error: value is not an object")
     return value
-
-
-def _key_of(headers: Mapping[str, str]) -> str:
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
-    return headers.get("X-Api-Key", "") or (token.strip() if scheme.lower() == "bearer" else "")
 
 
 def _refused(error: Exception) -> web.Response:

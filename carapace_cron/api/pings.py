@@ -17,12 +17,12 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from carapace_cron.api.envelope import failure
-from carapace_cron.api.keys import Identify, holder_of
 from carapace_cron.api.ping_address import PingAddress, read_address, read_run_id
 from carapace_cron.api.ping_body import Body, read_body
 from carapace_cron.api.report import REPORT_BYTES, read_report
 from carapace_cron.clock import Clock
 from carapace_cron.errors import InvalidValue, QuotaExceeded, Unavailable
+from carapace_cron.gateway.credentials import Identify, holder_of
 from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route

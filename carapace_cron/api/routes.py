@@ -7,12 +7,12 @@ from typing import Protocol
 
 from carapace_cron.api.badges import BadgeDoor
 from carapace_cron.api.checks import ChannelList, CheckDoor
-from carapace_cron.api.keys import Identify
 from carapace_cron.api.monitor_methods import monitor_methods
 from carapace_cron.api.monitor_routes import MONITOR_CALLS
 from carapace_cron.api.pings import PingDoor
 from carapace_cron.api.rest import rest_routes
 from carapace_cron.clock import Clock
+from carapace_cron.gateway.credentials import Identify
 from carapace_cron.gateway.hookspecs import Route
 from carapace_cron.ledger.pings import PingBook
 from carapace_cron.services.badges import BadgeDesk

@@ -69,6 +69,7 @@ async def test_the_token_may_come_as_an_api_key(house: House) -> None:
         ({"Authorization": "Basic YWxpY2U6"}, "no token"),
         ({"Authorization": "Bearer mallory"}, "unknown token"),
         ({"Authorization": "Bearer " + "a" * 5_000}, "unknown token"),
+        ({"Authorization": "Bearer alice", "X-Api-Key": "mallory"}, "unknown token"),
         ({"X-Api-Key": "ALICE"}, "unknown token"),
     ],
 )

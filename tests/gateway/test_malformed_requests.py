@@ -14,6 +14,8 @@ from aiohttp import web
 from carapace_cron.gateway.hookspecs import Route
 from carapace_cron.gateway.testing import House
 from carapace_cron.hookspecs import hookimpl
+from carapace_cron.ids import token_hash
+from carapace_cron.model.actor import Actor
 
 OpenHouse = Callable[..., Awaitable[House]]
 
@@ -72,6 +74,25 @@ async def test_bytes_that_are_no_request_cost_one_line_without_them(
     assert line.levelno == logging.INFO and line.exc_info is None
     assert line.getMessage().startswith("UNKNOWN (no request) 400 ")
     assert "hunter2" not in head + body + caplog.text
+
+
+async def test_a_token_that_is_no_utf_8_is_an_unknown_one(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hashing:
+        @hookimpl
+        def identify(self, token: str) -> Actor | None:
+            token_hash(token)
+            return None
+
+    house = await open_house(plugins={"hashing": Hashing()})
+    for header in ("Authorization: Bearer \xff", "X-Api-Key: \xff"):
+        sent = TO_RPC.replace("Authorization: Bearer alice", header) + "Connection: close\r\n"
+        async with connection(house) as (reader, writer):
+            writer.write(f"{sent}Content-Length: 2\r\n\r\n{{}}".encode("latin-1"))
+            head = (await reader.read()).decode().partition("\r\n\r\n")[0]
+        assert head.splitlines()[0] == "HTTP/1.1 401 Unauthorized"
+    assert not [one for one in caplog.records if one.exc_info]
 
 
 @pytest.mark.parametrize("sent", ["Content-Length: 100\r\n\r\n{", f"{CHUNKED}5\r\n{{"])
