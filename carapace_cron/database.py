@@ -67,13 +67,18 @@ class Database:
         self._writer.start()
 
     async def close(self) -> None:
-        """Finish the writes that were accepted, then let go of the file. Safe to call twice."""
+        """Finish what was accepted, then let go of the file. Safe to call twice.
+
+        Neither a write nor a read is waited for longer than its caller waits.
+        """
         writer, self._writer = self._writer, None  # first of all, so that nothing is queued behind the end
         if writer is not None:
             self._writes.put(None)
             await asyncio.get_running_loop().run_in_executor(None, writer.join, WRITE_SECONDS)
             self._refuse_the_rest()
-        self._readers.shutdown(wait=True)
+        reading = asyncio.get_running_loop().run_in_executor(None, self._readers.shutdown)
+        await asyncio.wait([reading], timeout=READ_SECONDS)
+        self._readers.shutdown(wait=False, cancel_futures=True)  # whoever wanted those has gone by now
         self._engine.dispose()
 
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -103,12 +108,13 @@ class Database:
             raise Unavailable("the database is closed")
 
     def _refuse_the_rest(self) -> None:
-        """Whatever became of the writer, nobody waits for it for ever."""
+        """Whatever became of the writer, nobody waits for it for ever, nor it for anybody."""
         while not self._writes.empty():
             write = self._writes.get_nowait()
             if write is not None:
                 write.error = Unavailable("the database was closed before this was written")
                 _answer([write])
+        self._writes.put(None)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -234,7 +240,7 @@ def _translated(place: str = "the database") -> Iterator[None]:
         yield
     except CarapaceError:
         raise
-    except (sa.exc.OperationalError, sa.exc.DatabaseError, sqlite3.Error) as error:
+    except (sa.exc.DatabaseError, sqlite3.Error) as error:
         if isinstance(error, sa.exc.IntegrityError):
             raise
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error

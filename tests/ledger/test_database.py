@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from support.databases import Place, engine_at
 
 from carapace_cron.database import Database
-from carapace_cron.engines import sqlite_engine
+from carapace_cron.engines import READERS, sqlite_engine
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.facts import ledger_id
 from carapace_cron.ledger.migrations.upgrade import upgrade
@@ -39,6 +39,25 @@ async def count(database: Database) -> int:
     return await database.read(lambda c: int(c.execute(query).scalar_one()))
 
 
+class Held:
+    """Work on a connection that goes on when the test lets it."""
+
+    def __init__(self) -> None:
+        self._began, self._let_go = threading.Event(), threading.Event()
+
+    def __call__(self, connection: sa.Connection) -> bool:
+        """Whether it was let go in time."""
+        self._began.set()
+        return self._let_go.wait(5)
+
+    async def has_begun(self) -> None:
+        while not self._began.is_set():
+            await asyncio.sleep(0.001)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
 async def test_the_migrations_make_the_schema_that_the_code_uses(database: Database) -> None:
     drift = await database.read(
         lambda c: compare_metadata(MigrationContext.configure(c), metadata)
@@ -57,8 +76,11 @@ async def test_it_flushes_each_commit_to_the_disk(tmp_path: Path) -> None:
 
 
 async def test_many_writes_share_commits_and_all_arrive(database: Database) -> None:
+    sizes: list[int] = []
+    database.on_commit = lambda writes, seconds: sizes.append(writes)
     await asyncio.gather(*(database.write(add(f"fact {number}")) for number in range(500)))
     assert await count(database) == 500
+    assert sum(sizes) == 500 > len(sizes)
 
 
 async def test_a_write_that_fails_fails_alone(database: Database) -> None:
@@ -110,23 +132,17 @@ async def test_after_closing_it_says_so(database: Database) -> None:
 async def test_a_write_during_the_closing_is_refused_and_not_forgotten(tmp_path: Path) -> None:
     database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
     await database.open()
-    began, go_on = threading.Event(), threading.Event()
-
-    def slowly(connection: sa.Connection) -> None:
-        began.set()
-        go_on.wait(5)
-        add("slow")(connection)
-
-    slow = asyncio.create_task(database.write(slowly))
-    while not began.is_set():
-        await asyncio.sleep(0.001)
+    held = Held()
+    slow = asyncio.create_task(database.write(held))
+    await held.has_begun()
     closing = asyncio.create_task(database.close())
     await asyncio.sleep(0)
     for late in (database.write(add("late")), count(database)):
         with pytest.raises(Unavailable, match="closed"):
             await asyncio.wait_for(late, 5)
-    go_on.set()
-    await asyncio.gather(slow, closing)
+    held.let_go()
+    assert await slow
+    await closing
 
 
 async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
@@ -141,6 +157,68 @@ async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
     await database.close()
     with pytest.raises(Unavailable, match="closed before this was written"):
         await asyncio.wait_for(write, 5)
+
+
+async def test_closing_waits_for_a_read_and_holds_up_nobody_else(tmp_path: Path) -> None:
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
+    await database.open()
+    held = Held()
+    reading = asyncio.create_task(database.read(held))
+    await held.has_begun()
+    closing = asyncio.create_task(database.close())
+    while database._writer is not None:
+        await asyncio.sleep(0.001)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+        assert not closing.done()
+    held.let_go()
+    assert await reading, "the loop stood still"
+    await closing
+
+
+async def test_closing_does_not_wait_for_ever_for_a_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carapace_cron.database.READ_SECONDS", 0.05)
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
+    await database.open()
+    stuck = [Held() for _ in range(READERS)]
+    after: list[str] = []
+    reads = [asyncio.create_task(database.read(one)) for one in stuck]
+    for one in stuck:
+        await one.has_begun()
+    reads.append(asyncio.create_task(database.read(lambda c: after.append("read after the end"))))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(database.close(), 3)
+    answers = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 3)
+    assert [type(one) for one in answers] == [Unavailable] * 3
+    for one in stuck:
+        one.let_go()
+    for thread in database._readers._threads:
+        thread.join(5)
+    assert not after
+
+
+async def test_a_writer_that_outlives_the_closing_ends_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
+    await database.open()
+    writer = database._writer
+    assert writer is not None
+    held = Held()
+    first = asyncio.create_task(database.write(held))
+    await held.has_begun()
+    second = asyncio.create_task(database.write(add("second")))
+    await asyncio.sleep(0)
+    monkeypatch.setattr("carapace_cron.database.WRITE_SECONDS", 0.05)
+    await database.close()
+    with pytest.raises(Unavailable, match="closed before this was written"):
+        await asyncio.wait_for(second, 3)
+    held.let_go()
+    assert await first
+    writer.join(3)
+    assert not writer.is_alive()
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
