@@ -137,8 +137,7 @@ def find_by_slug(connection: sa.Connection, tenant: str, user_id: str, slug: str
 
 
 def find_by_unique_key(connection: sa.Connection, key: str) -> Watched | None:
-    row = connection.execute(_BY_UNIQUE_KEY, {"key": key}).first()
-    return None if row is None else _watched(row)
+    return next(_readable(connection.execute(_BY_UNIQUE_KEY, {"key": key})), None)
 
 
 def of_user(connection: sa.Connection, tenant: str, user_id: str) -> list[Watched]:
@@ -268,10 +267,13 @@ def _watched(row: AnyRow) -> Watched:
 
 
 def _alarm(kept: dict[str, Any] | None) -> Alarm:
+    """Without what only a later version knows."""
     if kept is None:
         return AT_REST
     values: dict[str, Any] = {
-        name: from_micros(value) if name in _INSTANTS else value for name, value in kept.items()
+        name: from_micros(value) if name in _INSTANTS else value
+        for name, value in kept.items()
+        if name in _ALARM
     }
     return Alarm(**values)
 
@@ -285,7 +287,7 @@ def _alarm_values(alarm: Alarm) -> dict[str, Any] | None:
 
 
 _ALARM = tuple(one.name for one in fields(Alarm))
-_INSTANTS = frozenset(("since", "told_at", "reminded_at", "acknowledged_at"))
+_INSTANTS = frozenset(("since", "down_at", "told_at", "reminded_at", "acknowledged_at"))
 
 
 def _open_run(rid: str, started: int, sign: int, overdue: bool) -> OpenRun:

@@ -44,6 +44,7 @@ class Alarm:
     incident: str = ""  # the name of the incident, of which there is one more each time; empty: there is none
     since: datetime | None = None  # when it began
     is_down: bool = False  # there were enough failures for an alert, and it is not well since
+    down_at: datetime | None = None  # when it came to that; after a `late` that is not `since`
     told: Literal["", "late", "down"] = ""  # the gravest that they have heard of this incident
     told_at: datetime | None = None  # when they heard of the down; reminders count from it
     reminded_at: datetime | None = None  # reminders due until then were said, or fell into the time before
@@ -117,7 +118,8 @@ def _noted(case: Case, alarm: Alarm, after: After | None) -> Alarm:
         over = replace(alarm, is_down=False)
         return over if alarm.told else replace(AT_REST, too_often=alarm.too_often)
     if not alarm.is_down and case.health.status == "down" and failing(case.monitor, case.health):
-        return replace(_begun(case, alarm, case.now if after is None else after.at), is_down=True)
+        at = case.now if after is None else after.at
+        return replace(_begun(case, alarm, at), is_down=True, down_at=at)
     return alarm
 
 
@@ -139,12 +141,12 @@ def _reconciled(case: Case, alarm: Alarm, said: list[Saying]) -> Alarm:
     """Nothing mutes the alarm: let people hear what is the case."""
     late = is_late(case.monitor, case.health, case.due, case.now)
     if alarm.is_down and alarm.told != "down":
-        _say(case, alarm, said, "down", alarm.since)
+        _say(case, alarm, said, "down", alarm.down_at or alarm.since)
         return replace(alarm, told="down", told_at=case.now)
     if alarm.is_down:
         return _reminded(case, alarm, said)
     if alarm.told and case.health.status == "up" and not late:
-        _say(case, alarm, said, "up", case.health.last_ping_at)
+        _say(case, alarm, said, "up", _well_at(case, alarm))
         return replace(AT_REST, too_often=alarm.too_often)
     expected = expected_at(case.monitor, case.health, case.due)
     wanted = "late" in case.monitor.notify and _quiet_until(case, case.now) is None
@@ -153,6 +155,12 @@ def _reconciled(case: Case, alarm: Alarm, said: list[Saying]) -> Alarm:
         _say(case, begun, said, "late", expected)
         return replace(begun, told="late")
     return alarm
+
+
+def _well_at(case: Case, alarm: Alarm) -> datetime:
+    """When the incident ended: with the ping since then, or now, with a definition that has changed."""
+    last = case.health.last_ping_at
+    return case.now if last is None or (alarm.since is not None and last < alarm.since) else last
 
 
 def _reminded(case: Case, alarm: Alarm, said: list[Saying]) -> Alarm:

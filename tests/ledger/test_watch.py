@@ -17,6 +17,7 @@ from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
 from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import Unavailable
+from carapace_cron.ids import unique_key
 from carapace_cron.ledger import pings as pings_module
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.events import Event
@@ -336,6 +337,19 @@ class TestWatchman:
         assert await ledger.notices() == [("Monitor 2", "monitor.down")]
         assert f"monitor {id_of(1)} cannot be read by this version" in caplog.text
         assert await ledger.ping((1, "success", 81)) == [None]
+        assert await ledger.watchlist.by_unique_key(unique_key(id_of(1))) is None
+
+    async def test_what_only_a_later_version_knows_of_an_alarm_is_left_alone(self, ledger: Ledger) -> None:
+        await ledger.add()
+        await ledger.ping((1, "fail", 0))
+        before = await ledger.watchlist.get(id_of(1))
+        assert before is not None and before.alarm.is_down
+        own = sa.select(monitors.c.alarm).where(monitors.c.id == id_of(1))
+        kept = await ledger.database.read(lambda c: c.execute(own).scalar_one())
+        spoil = sa.update(monitors).where(monitors.c.id == id_of(1)).values(alarm=kept | {"unheard": "of"})
+        await ledger.database.write(lambda c: c.execute(spoil).rowcount)
+        after = await ledger.watchlist.get(id_of(1))
+        assert after is not None and after.alarm == before.alarm
 
 
 class TestChanges:

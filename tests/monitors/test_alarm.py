@@ -9,6 +9,7 @@ import pytest
 from support.monitor_day import NOON, OTHER_RID, RID, minutes
 from support.monitor_watch import Watch
 
+from carapace_cron.model.monitor import PingKind
 from carapace_cron.monitors.alarm import AT_REST
 
 EVERYTHING = ("down", "late", "up", "failure", "tooOften")
@@ -90,8 +91,11 @@ class TestIncidents:
 class TestConditions:
     def test_so_many_in_a_row(self) -> None:
         watch = Watch(failures_before_alert=3)
-        for said, at in (("fail", 1), ("fail", 2), ("success", 3), ("fail", 4), ("fail", 5), ("fail", 6)):
-            watch.ping(said, at)  # type: ignore[arg-type]  # as above
+        pings: list[tuple[PingKind, int]] = [
+            ("fail", 1), ("fail", 2), ("success", 3), ("fail", 4), ("fail", 5), ("fail", 6),
+        ]  # fmt: skip
+        for said, at in pings:
+            watch.ping(said, at)
         watch.ping("success", 7)
         assert watch.told() == [(6, "down"), (7, "up")]
 
@@ -104,8 +108,9 @@ class TestConditions:
     def test_a_rate_ends_its_incident_when_it_is_low_again(self) -> None:
         """Not with the next success: the failure after it would begin another."""
         watch = Watch(failure_rate={"failures": 2, "of": 4})
-        for number, said in enumerate(["success", "fail", "success", "fail", "success", "fail", "success"]):
-            watch.ping(said, number)  # type: ignore[arg-type]  # as above
+        pings: list[PingKind] = ["success", "fail", "success", "fail", "success", "fail", "success"]
+        for number, said in enumerate(pings):
+            watch.ping(said, number)
         assert watch.told() == [(3, "down")]
         watch.ping("success", 7)
         assert watch.told() == [(3, "down"), (7, "up")]
@@ -159,6 +164,23 @@ class TestLate:
         watch.ping("success", 100)
         assert watch.told() == [(60, "late"), (70, "down"), (100, "up")]
         assert {saying.since for _, saying in watch.heard} == {NOON + timedelta(minutes=60)}
+        assert [minutes(saying.at) for _, saying in watch.heard] == [60, 70, 100]
+
+    def test_its_down_is_dated_at_the_deadline_however_late_it_is_told(self) -> None:
+        watch = Watch(notify=("late", "down"), maintenance=daily("13:05", "14:00"))
+        watch.ping("success", 0)
+        watch.until(500)
+        assert watch.told() == [(60, "late"), (120, "down")]
+        assert [minutes(saying.at) for _, saying in watch.heard] == [60, 70]
+
+    def test_a_definition_that_changes_takes_it_back_at_once(self) -> None:
+        watch = Watch(notify=("late", "up"))
+        watch.ping("success", 0)
+        watch.until(62)
+        watch.day.monitor = watch.day.monitor.evolve(period_seconds=7200)
+        watch.look(65)
+        assert watch.told() == [(60, "late"), (65, "up")]
+        assert minutes(watch.heard[-1][1].at) == 65
 
     def test_a_run_that_has_begun_in_its_own_time_is_not_late(self) -> None:
         watch = Watch(notify=("late",), max_run_seconds=7200)
