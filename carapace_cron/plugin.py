@@ -45,7 +45,7 @@ from carapace_cron.ledger.in_force import InForce
 from carapace_cron.ledger.leftovers import Leftovers
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.ledger.runs import Runs
-from carapace_cron.ledger.tokens import OPERATOR_TENANT, Tokens
+from carapace_cron.ledger.tokens import FIRST_ADMIN, OPERATOR_TENANT, Tokens
 from carapace_cron.metrics import Metrics
 from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.job import Job
@@ -89,7 +89,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PLUGIN_ID = "carapace-cron"
-FIRST_ADMIN = "admin"
 
 
 class CronPlugin:
@@ -504,7 +503,9 @@ class House:
         await self.token_store.set_operator_token(chosen, self._clock.now())
         if chosen is not None or await self.token_store.any_admin():
             return None
-        issued = await self.token_store.issue(OPERATOR_TENANT, FIRST_ADMIN, ["admin"], self._clock.now())
+        issued = await self.token_store.issue(
+            tenant=OPERATOR_TENANT, user=FIRST_ADMIN, scopes=["admin"], now=self._clock.now()
+        )
         return issued.secret
 
     def _emit(self, event: str, payload: Mapping[str, Any], tenant: str, user_id: str) -> None:

@@ -20,6 +20,7 @@ from carapace_cron.ledger.tables import tokens
 from carapace_cron.model.actor import GATEWAY, Actor
 
 OPERATOR_TENANT = "default"  # whose admins run the gateway
+FIRST_ADMIN = "admin"  # the user of its first token, and of the one that the operator chose
 OPERATOR_TOKEN = "tok_operator"  # noqa: S105  # the id of the token from the setting ADMIN_TOKEN
 
 
@@ -38,7 +39,7 @@ class Tokens:
         self._database = database
 
     async def issue(
-        self, tenant: str, user: str, scopes: Iterable[str], now: datetime, *, by: str = GATEWAY
+        self, *, tenant: str, user: str, scopes: Iterable[str], now: datetime, by: str = GATEWAY
     ) -> IssuedToken:
         """`by`: whom the audit trail names."""
         issued = IssuedToken("tok_" + random_text(), new_token())
@@ -54,12 +55,15 @@ class Tokens:
         return issued
 
     async def set_operator_token(self, secret: str | None, now: datetime) -> None:
-        """Keep the admin token that the operator chose, and only the newest; None = none is in force."""
+        """Put the admin token that the operator chose in force, and only the newest; None = none is.
+
+        One that was revoked is in force again: who starts a gateway with it wants it so.
+        """
         row = {
             "id": OPERATOR_TOKEN,
             "hash": None if secret is None else token_hash(secret),
             "tenant": OPERATOR_TENANT,
-            "user_id": "admin",
+            "user_id": FIRST_ADMIN,
             "scopes": "admin",
             "created_at": now,
         }
@@ -111,12 +115,11 @@ def _revoke(connection: sa.Connection, token_id: str, now: datetime, by: str) ->
 def _replace_operators(connection: sa.Connection, row: Mapping[str, Any]) -> None:
     """`row` has no hash: the operator chose none."""
     of_operator = tokens.c.id == OPERATOR_TOKEN
-    before = connection.execute(sa.select(tokens).where(of_operator)).mappings().one_or_none()
-    if (before and before["hash"]) == row["hash"]:
+    in_force = sa.select(tokens.c.hash).where(of_operator, tokens.c.revoked_at.is_(None))
+    if connection.execute(in_force).scalar_one_or_none() == row["hash"]:
         return
-    if before is not None:
-        connection.execute(sa.delete(tokens).where(of_operator))
-        insert_events(connection, [_event("token.revoked", dict(before), row["created_at"], GATEWAY)])
+    _revoke(connection, OPERATOR_TOKEN, row["created_at"], GATEWAY)
+    connection.execute(sa.delete(tokens).where(of_operator))
     if row["hash"] is not None:
         connection.execute(sa.delete(tokens).where(tokens.c.hash == row["hash"]))
         _insert(connection, row, GATEWAY)

@@ -39,7 +39,8 @@ class TokenDesk:
                 expected = ", ".join(SCOPES)
                 message = f'bad scope "{shown(str(scope))}": expected one of {expected}'
                 raise InvalidValue(message, field="scopes")
-        issued = await self._tokens.issue(tenant, user, scopes, self._clock.now(), by=_named(actor, tenant))
+        now, by = self._clock.now(), _named(actor, tenant)
+        issued = await self._tokens.issue(tenant=tenant, user=user, scopes=scopes, now=now, by=by)
         return {"id": issued.id, "token": issued.secret, "tenant": tenant, "user": user, "scopes": scopes}
 
     async def list(self, actor: Actor) -> list[dict[str, Any]]:

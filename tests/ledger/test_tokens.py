@@ -13,7 +13,7 @@ from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import NotFound
 from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.migrations.upgrade import upgrade
-from carapace_cron.ledger.tokens import Tokens
+from carapace_cron.ledger.tokens import OPERATOR_TOKEN, Tokens
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ def tokens(database: Database) -> Tokens:
 
 
 async def test_a_token_says_who_holds_it(tokens: Tokens) -> None:
-    issued = await tokens.issue("acme", "alice", ["jobs:write", "jobs:read"], NOW)
+    issued = await tokens.issue(tenant="acme", user="alice", scopes=["jobs:write", "jobs:read"], now=NOW)
     holder = await tokens.find(issued.secret)
     assert holder is not None
     assert (holder.tenant, holder.user, holder.scopes) == ("acme", "alice", {"jobs:read", "jobs:write"})
@@ -42,7 +42,7 @@ async def test_a_token_says_who_holds_it(tokens: Tokens) -> None:
 async def test_the_secret_itself_is_nowhere_in_the_file(
     tokens: Tokens, database: Database, tmp_path: Path
 ) -> None:
-    issued = await tokens.issue("acme", "alice", ["admin"], NOW)
+    issued = await tokens.issue(tenant="acme", user="alice", scopes=["admin"], now=NOW)
     await database.close()
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert issued.id.encode() in written
@@ -52,7 +52,7 @@ async def test_the_secret_itself_is_nowhere_in_the_file(
 async def test_the_audit_trail_has_each_token_without_its_secret(
     tokens: Tokens, database: Database
 ) -> None:
-    issued = await tokens.issue("acme", "alice", ["jobs:read"], NOW, by="ada")
+    issued = await tokens.issue(tenant="acme", user="alice", scopes=["jobs:read"], now=NOW, by="ada")
     await tokens.revoke(issued.id, NOW, by="bob")
     for chosen in ("first-secret-of-mine", "first-secret-of-mine", "second-secret-of-mine", None, None):
         await tokens.set_operator_token(chosen, NOW)
@@ -61,15 +61,12 @@ async def test_the_audit_trail_has_each_token_without_its_secret(
         ("token.revoked", "bob", issued.id, {"user": "alice", "scopes": ["jobs:read"]}, None),
         ("token.created", "ada", issued.id, None, {"user": "alice", "scopes": ["jobs:read"]}),
     ]
-    operators = await Events(database).page(tenant="default")
-    assert [one.action.partition(".")[2] for one in operators[::-1]] == [
-        "created", "revoked", "created", "revoked",
-    ]  # fmt: skip
-    assert {one.actor for one in operators} == {"the gateway"}
+    assert await of_operator(database) == ["created", "revoked", "created", "revoked"]
+    assert {one.actor for one in await Events(database).page(tenant="default")} == {"the gateway"}
 
 
 async def test_a_revoked_token_is_unknown_from_the_next_use_on(tokens: Tokens) -> None:
-    issued = await tokens.issue("acme", "alice", ["admin"], NOW)
+    issued = await tokens.issue(tenant="acme", user="alice", scopes=["admin"], now=NOW)
     await tokens.revoke(issued.id, NOW)
     assert await tokens.find(issued.secret) is None
     assert not await tokens.any_admin()
@@ -84,3 +81,29 @@ async def test_the_operators_token_is_replaced_by_a_new_one_and_removed_by_none(
     assert (await tokens.find("second-secret-of-mine")) is not None
     await tokens.set_operator_token(None, NOW)
     assert await tokens.find("second-secret-of-mine") is None
+
+
+async def test_a_start_with_the_operators_token_puts_it_in_force_again_after_it_was_revoked(
+    tokens: Tokens, database: Database
+) -> None:
+    await tokens.set_operator_token("first-secret-of-mine", NOW)
+    await tokens.revoke(OPERATOR_TOKEN, NOW)
+    assert not await tokens.any_admin()
+    await tokens.set_operator_token("first-secret-of-mine", NOW)
+    assert await tokens.find("first-secret-of-mine") is not None
+    assert await of_operator(database) == ["created", "revoked", "created"]
+
+
+@pytest.mark.parametrize("chosen", [None, "second-secret-of-mine"])
+async def test_the_operators_token_is_revoked_once(
+    tokens: Tokens, database: Database, chosen: str | None
+) -> None:
+    await tokens.set_operator_token("first-secret-of-mine", NOW)
+    await tokens.revoke(OPERATOR_TOKEN, NOW)
+    await tokens.set_operator_token(chosen, NOW)
+    assert await of_operator(database) == ["created", "revoked", *(["created"] if chosen else [])]
+
+
+async def of_operator(database: Database) -> list[str]:
+    """What the audit trail has of the operator's token, oldest first."""
+    return [one.action.partition(".")[2] for one in await Events(database).page(tenant="default")][::-1]
