@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carapace_cron.channels.envelope import envelope
-from carapace_cron.model.notice import AnyNotice
+from carapace_cron.model.notice import AnyNotice, MonitorNotice
 from carapace_cron.ports.host import Host, HostMessage
 
 
@@ -27,6 +27,7 @@ class HostChannelAdapter:
                 text=notice.text,
                 data=envelope(notice),
                 idempotency_key=notice.id,
+                scope="monitors:read" if isinstance(notice, MonitorNotice) else "jobs:read",
             )
         )
 

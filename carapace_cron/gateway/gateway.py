@@ -36,6 +36,7 @@ from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 logger = logging.getLogger(__name__)
 
 CHANNEL = "gateway"  # the id of the channel that is always there
+EVENT_SCOPE = "jobs:read"  # what a token must carry for its holder to hear events
 MESSAGES_FILE = "gateway-messages.jsonl"
 
 
@@ -143,9 +144,8 @@ class Gateway:
         """The channel ``gateway``."""
         kept = await self._messages.keep(message)
         if kept is not None:
-            self.audience.tell(
-                "carapace.gateway.message", kept.wire(), tenant=kept.tenant, user_id=kept.user_id
-            )
+            to = {"tenant": kept.tenant, "user_id": kept.user_id, "scope": kept.scope}
+            self.audience.tell("carapace.gateway.message", kept.wire(), **to)
 
     def _unexpected_in_channel(self, channel_id: str, error: Exception) -> DeliveryFailed:
         error_id = secrets.token_hex(6)
@@ -169,9 +169,9 @@ class Gateway:
                     "plugin %s: on_event(%r) failed", plugin_id, event, extra={"action": "event_hook_failed"}
                 )
         try:
-            self.audience.tell(
-                event_method(event), {"type": event, **payload}, tenant=tenant, user_id=user_id
-            )
+            told = {"type": event, **payload}
+            to = {"tenant": tenant, "user_id": user_id, "scope": EVENT_SCOPE}
+            self.audience.tell(event_method(event), told, **to)
         except (TypeError, ValueError, RecursionError):
             logger.exception("event %r is not JSON", event, extra={"action": "event_not_json"})
 
@@ -241,8 +241,7 @@ class Gateway:
             scopes = ", ".join(LISTENING_SCOPES)
             raise Forbidden(f"carapace.gateway.messages needs a token with one of the scopes {scopes}")
         kept = self._messages.recent(
-            actor.tenant,
-            None if actor.is_admin else actor.user,
+            actor,
             limit=_integer("limit", limit, 1, KEEP_PER_USER),
             after=None if after is None else _integer("after", after, 0, 2**63 - 1),
         )

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from carapace_cron.clock import Clock
+from carapace_cron.gateway.audience import may_see
 from carapace_cron.gateway.strict_json import InvalidJson, dump_json, parse_json
+from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import HostMessage
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 KEEP = 1_000  # messages in all
 KEEP_PER_USER = 200
+SCOPE_OF_OLD = "jobs:read"  # of messages that the version before kept, which had none
 MAX_LINE_BYTES = 512 * 1024  # a longer message is refused
 
 Key = tuple[str, str, str]  # tenant, user, idempotency key
@@ -44,6 +47,7 @@ class KeptMessage:
     text: str
     data: Mapping[str, Any]
     idempotency_key: str
+    scope: str  # what a reader's token must carry
 
     @property
     def key(self) -> Key:
@@ -115,10 +119,8 @@ class Messages:
         await asyncio.shield(durable)
         return kept
 
-    def recent(
-        self, tenant: str, user_id: str | None, *, limit: int, after: int | None = None
-    ) -> list[KeptMessage]:
-        """The newest `limit` of one user (None: of the whole tenant), newest first.
+    def recent(self, reader: Actor, *, limit: int, after: int | None = None) -> list[KeptMessage]:
+        """The newest `limit` of those that the reader may see, newest first.
 
         With `after` the oldest `limit` of those with a greater sequence, still newest first: who asks with
         the sequence that came first in the last answer skips none.
@@ -127,7 +129,7 @@ class Messages:
         found = [
             kept
             for kept in in_order
-            if kept.sequence > (after or 0) and kept.tenant == tenant and user_id in (None, kept.user_id)
+            if kept.sequence > (after or 0) and may_see(reader, kept.tenant, kept.user_id, kept.scope)
         ][:limit]
         return found if after is None else found[::-1]
 
@@ -135,7 +137,7 @@ class Messages:
         self._last_sequence += 1
         return KeptMessage(
             self._last_sequence, instant_text(now), message.tenant, message.user_id,
-            message.title, message.text, message.data, message.idempotency_key,
+            message.title, message.text, message.data, message.idempotency_key, message.scope,
         )
 
     async def _flush(self) -> None:
@@ -257,7 +259,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _line_of(message: KeptMessage) -> bytes:
     try:
-        line = dump_json(message.wire()).encode() + b"\n"
+        line = dump_json(message.wire() | {"scope": message.scope}).encode() + b"\n"
     except (TypeError, ValueError) as error:  # NaN, a set, half a surrogate pair
         raise DeliveryFailed(f"a message that is not JSON: {error}", permanent=True) from error
     if len(line) > MAX_LINE_BYTES:
@@ -280,7 +282,7 @@ def _message_of(value: Any) -> KeptMessage | None:
         return KeptMessage(
             sequence=value["sequence"], at=value["at"], tenant=value["tenant"], user_id=value["userId"],
             title=value["title"], text=value["text"], data=value["data"],
-            idempotency_key=value["idempotencyKey"],
+            idempotency_key=value["idempotencyKey"], scope=str(value.get("scope", SCOPE_OF_OLD)),
         )
     except (KeyError, TypeError):
         logger.warning("a kept message has another shape", extra={"action": "message_unreadable"})

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pluggy
 
-from carapace_cron.model.actor import Actor
+from carapace_cron.model.actor import Actor, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class AgentReply:
 
 @dataclass(frozen=True, slots=True)
 class HostMessage:
-    """A message for one of the host's channels. `idempotency_key`: the same message sent again."""
+    """A message for one of the host's channels. `idempotency_key`: the same message sent again; `scope`: what
+    a token must carry for its holder to read it."""
 
     channel_id: str
     tenant: str
@@ -50,6 +51,7 @@ class HostMessage:
     text: str
     data: Mapping[str, Any]
     idempotency_key: str
+    scope: Scope = "jobs:read"
 
 
 class Host(Protocol):
@@ -86,5 +88,6 @@ class Host(Protocol):
         ...
 
     def emit(self, event: str, payload: Mapping[str, Any], *, tenant: str, user_id: str) -> None:
-        """Tell those who watch (other plugins, WebSocket clients of that user). Never raises, never waits."""
+        """Tell those who watch: other plugins, and WebSocket clients of that user with the scope jobs:read.
+        Never raises, never waits."""
         ...

@@ -125,6 +125,7 @@ async def test_the_hosts_channel_gets_words_for_people_and_a_marked_envelope(
     await channel.send(notice)
     [message] = host.messages
     assert (message.channel_id, message.tenant, message.user_id) == ("gateway", "acme", "alice")
+    assert message.scope == "jobs:read"
     assert message.idempotency_key == notice.id
     assert message.title == "Daily report: success"
     assert message.text.startswith(f"Cron job {notice.job_id} executed successfully in 1234ms.")

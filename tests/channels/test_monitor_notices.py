@@ -46,7 +46,7 @@ async def test_the_hosts_channel_gets_title_text_and_fields(monitor_notice: Moni
     [message] = host.messages
     assert (message.title, message.text) == ("Backup: down", "No ping came in time.")
     assert message.data == envelope(monitor_notice) and message.idempotency_key == monitor_notice.id
-    assert (message.tenant, message.user_id) == ("acme", "alice")
+    assert (message.tenant, message.user_id, message.scope) == ("acme", "alice", "monitors:read")
 
 
 def test_all_of_one_incident_have_one_topic(monitor_notice: MonitorNotice) -> None:

@@ -15,7 +15,7 @@ import pytest
 from carapace_cron.clock import ManualClock
 from carapace_cron.gateway.messages import Messages
 from carapace_cron.gateway.testing import House
-from carapace_cron.model.actor import Actor
+from carapace_cron.model.actor import Actor, Scope
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import HostMessage
 
@@ -23,8 +23,15 @@ OpenHouse = Callable[..., Awaitable[House]]
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
-def message(text: str, *, user: str = "alice", tenant: str = "acme", key: str | None = None) -> HostMessage:
-    return HostMessage("gateway", tenant, user, "Report", text, {"runId": "run_1"}, key or text)
+def message(
+    text: str,
+    *,
+    user: str = "alice",
+    tenant: str = "acme",
+    key: str | None = None,
+    scope: Scope = "jobs:read",
+) -> HostMessage:
+    return HostMessage("gateway", tenant, user, "Report", text, {"runId": "run_1"}, key or text, scope)
 
 
 async def opened(file: Path, **options: int) -> Messages:
@@ -36,7 +43,9 @@ async def opened(file: Path, **options: int) -> Messages:
 def texts(
     messages: Messages, user: str | None = None, *, limit: int = 100, after: int | None = None
 ) -> list[str]:
-    return [kept.text for kept in messages.recent("acme", user, limit=limit, after=after)]
+    """What a user may read; None: an admin."""
+    reader = Actor("acme", user or "bob", frozenset({"jobs:read" if user else "admin"}))
+    return [kept.text for kept in messages.recent(reader, limit=limit, after=after)]
 
 
 @pytest.fixture
@@ -274,6 +283,41 @@ async def test_a_token_for_pings_reads_and_hears_nothing(house: House) -> None:
     await house.gateway.post(message("ready"))
     await socket.send_json({"jsonrpc": "2.0", "method": "carapace.gateway.whoami", "id": 1})
     assert "result" in await socket.receive_json(timeout=5)
+
+
+@pytest.mark.parametrize(("scope", "text"), [("jobs:read", "a run"), ("monitors:read", "a monitor")])
+async def test_a_token_reads_and_hears_what_its_scope_is_for(house: House, scope: str, text: str) -> None:
+    house.people.known["reader"] = Actor("acme", "alice", frozenset({scope}))
+    socket = await house.socket("reader")
+    await house.gateway.post(message("a run"))
+    await house.gateway.post(message("a monitor", scope="monitors:read"))
+    house.gateway.emit("carapace.cron.job_completed", {"error": "of a run"}, tenant="acme", user_id="alice")
+    listed = await house.call("carapace.gateway.messages", {"limit": 1}, who="reader")
+    assert [one["text"] for one in listed["result"]["items"]] == [text]
+    await socket.send_json({"jsonrpc": "2.0", "method": "carapace.gateway.whoami", "id": 1})
+    told = [await socket.receive_json(timeout=5) for _ in range(3 if scope == "jobs:read" else 2)]
+    assert told[0]["params"]["text"] == text
+    assert [one.get("method") for one in told[1:]] == (
+        ["carapace.cron.event", None] if scope == "jobs:read" else [None]
+    )
+
+
+async def test_a_message_that_says_no_scope_is_of_a_run(file: Path) -> None:
+    """As the version before has kept them."""
+    messages = await opened(file)
+    await messages.keep(message("of a monitor", scope="monitors:read"))
+    await messages.close()
+    kept = json.loads(file.read_text())
+    assert kept.pop("scope") == "monitors:read"
+    for reader in ("jobs:read", "monitors:read"):
+        again = await opened(file)
+        seen = again.recent(Actor("acme", "alice", frozenset({reader})), limit=9)
+        assert len(seen) == (reader == "monitors:read")
+        await again.close()
+    file.write_text(json.dumps(kept) + "\n")
+    again = await opened(file)
+    assert texts(again, "alice") == ["of a monitor"]
+    await again.close()
 
 
 @pytest.mark.parametrize(
