@@ -1,6 +1,6 @@
 """Time comes in by this door only: every loop is handed a `Clock` and reads it once a decision.
 
-`SystemClock` is the real one; `ManualClock` moves when a test says so, and nothing sleeps.
+`SystemClock` is the real one; `ManualClock` moves when a test says so, and no test waits for time to pass.
 """
 
 from __future__ import annotations

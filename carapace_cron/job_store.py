@@ -263,7 +263,8 @@ class JobStore:
         old = [one for one in self._index if one.deleted_at is not None and one.deleted_at < before]
         removed: list[str] = []
         for entry in old:
-            # Nobody writes over a tombstone, so this can only lose to a person who edited the object.
+            # Only a restore writes over a tombstone; whichever of the two is first, the other's condition
+            # fails.
             if isinstance(await self._objects.delete(key_of(entry.id), if_match=entry.etag), Stored):
                 self._forget(entry.id)
                 self._tell(entry.id, None)

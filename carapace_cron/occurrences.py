@@ -45,7 +45,8 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class LatePolicy:
-    """What a job wants of late instants: see the fields of the same names in `model/job.py`."""
+    """What a job wants of late instants: see `catch_up`, its window and limit, and `deadline_seconds` in
+    `model/job.py`."""
 
     catch_up: CatchUp = "latest"
     window_seconds: float = 3600.0

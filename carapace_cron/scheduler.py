@@ -400,7 +400,8 @@ class Scheduler:
     async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
         """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
 
-        Raises `Unavailable` when it takes none, and then has recorded nothing.
+        Raises `Unavailable` when the ledger goes away. Plans that were recorded alone before that keep their
+        records; the next pass finds them there.
         """
         if not plans:
             return []
@@ -416,7 +417,8 @@ class Scheduler:
 
     @contextmanager
     def _blaming(self, member: _Member) -> Iterator[None]:
-        """A fault of one job is its own: it is set aside for a while, and the others go on."""
+        """A fault of one job is its own: it is logged, the job, if it is still scheduled, is set aside for a
+        while, and the others go on."""
         try:
             yield
         except Exception:
@@ -535,7 +537,8 @@ class Scheduler:
         """See to it that what came due of a detached member, up to `until`, gets its record.
 
         Nearly always nothing did. It can be something when the ledger was away, or between a start and the
-        first pass: then it is recorded as missed, as the caller was told that the change is in force.
+        first pass: then it is recorded as missed, as the caller was told that the change is in force. Only
+        where a fault of ours keeps it from being told at all, the log has it alone: nothing tries again.
         """
         if member is None:
             return

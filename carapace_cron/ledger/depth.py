@@ -33,7 +33,8 @@ class Depth:
 
 
 async def depth(database: Database) -> Depth:
-    """All of one moment. Reads the partial indexes of what waits, never what has ended."""
+    """All of one moment. Of runs and deliveries it reads the partial indexes of what waits, never what has
+    ended; of monitors all."""
     return await database.read(_depth)
 
 
