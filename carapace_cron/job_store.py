@@ -49,7 +49,7 @@ Confirm = Callable[[Job, bool], Awaitable[None]]
 """(the job as the store has it now, a tombstone too; whether that is news)"""
 
 
-class Progress(TypedDict, total=False):
+class Checkpoint(TypedDict, total=False):
     """What a checkpoint writes into the document: how the job has fared so far."""
 
     execution_count: int
@@ -251,10 +251,10 @@ class JobStore:
         was not deleted, or was removed since."""
         return await self._finish(self._restore(job_id, change))
 
-    async def checkpoint(self, job_id: str, **progress: Unpack[Progress]) -> None:
+    async def checkpoint(self, job_id: str, **fields: Unpack[Checkpoint]) -> None:
         """Write down how the job has fared; nothing when it is gone or the document says so already."""
         try:
-            await self._finish(self._update(job_id, lambda job: _with(job, progress), tell=False))
+            await self._finish(self._update(job_id, lambda job: _with(job, fields), tell=False))
         except errors.NotFound:
             return
 
@@ -271,7 +271,7 @@ class JobStore:
                 removed.append(entry.id)
         return removed
 
-    async def settle(self) -> None:
+    async def finish_writes(self) -> None:
         """Until the writes have ended whose callers went away. Part of stopping."""
         while self._writing:
             await asyncio.wait(self._writing)
@@ -568,10 +568,10 @@ def _patience(state: Any) -> float:
 _jittered = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
 
-def _with(job: Job, progress: Mapping[str, Any]) -> Job:
-    if unknown := progress.keys() - Progress.__annotations__.keys():
-        raise ValueError(f"bad checkpoint of {sorted(unknown)}: expected {sorted(Progress.__annotations__)}")
-    after: Job = job.evolve(**progress)
+def _with(job: Job, fields: Mapping[str, Any]) -> Job:
+    if unknown := fields.keys() - Checkpoint.__annotations__.keys():
+        raise ValueError(f"bad checkpoint of {sorted(unknown)}: expected {sorted(Checkpoint.__annotations__)}")
+    after: Job = job.evolve(**fields)
     return after
 
 

@@ -236,7 +236,7 @@ class House:
             )
             self._ownership = Ownership(objects, own_id, self._clock, on_lost=self._yield_bucket)
         self._store = JobStore(objects, self._clock)
-        self._closers.append(self._store.settle)
+        self._closers.append(self._store.finish_writes)
 
     async def _open_objects(self) -> ObjectStore:
         address = self._settings.job_store

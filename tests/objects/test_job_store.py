@@ -216,7 +216,7 @@ async def test_it_finishes_a_write_whose_caller_went_away(
     await asyncio.sleep(0)
     caller.cancel()
     objects.hold.set()
-    await store.settle()
+    await store.finish_writes()
     assert caller.cancelled() or caller.cancelling()
     assert told == [store.get(job.id)]
     assert told[0] is not None
@@ -330,9 +330,9 @@ class TestCheckpoints:
 
     async def test_it_refuses_to_checkpoint_a_definition(self, store: JobStore, make_job: MakeJob) -> None:
         job = await store.create(make_job())
-        progress: dict[str, Any] = {"command": "rm -rf /"}
+        fields: dict[str, Any] = {"command": "rm -rf /"}
         with pytest.raises(ValueError, match="bad checkpoint"):
-            await store.checkpoint(job.id, **progress)
+            await store.checkpoint(job.id, **fields)
 
 
 class TestListing:
