@@ -570,7 +570,8 @@ _jittered = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_W
 
 def _with(job: Job, fields: Mapping[str, Any]) -> Job:
     if unknown := fields.keys() - Checkpoint.__annotations__.keys():
-        raise ValueError(f"bad checkpoint of {sorted(unknown)}: expected {sorted(Checkpoint.__annotations__)}")
+        expected = sorted(Checkpoint.__annotations__)
+        raise ValueError(f"bad checkpoint of {sorted(unknown)}: expected {expected}")
     after: Job = job.evolve(**fields)
     return after
 
