@@ -115,8 +115,8 @@ class SocketClient:
                 await self._socket.send_str(text)
             except ConnectionError:
                 return
-            except HttpFault:
-                await self._close(WSCloseCode.POLICY_VIOLATION, "the token is not valid any more")
+            except HttpFault as fault:
+                await self._close_for(fault)
                 return
             finally:
                 self._queue.task_done()
@@ -129,7 +129,14 @@ class SocketClient:
         code = UNAUTHORIZED if fault.status == 401 else UNAVAILABLE
         with contextlib.suppress(ConnectionError):
             await self._socket.send_str(dump_json(error_answer(code, fault.sentence)))
-        await self._close(WSCloseCode.POLICY_VIOLATION, "the token is not valid any more")
+        await self._close_for(fault)
+
+    async def _close_for(self, fault: HttpFault) -> None:
+        """A token that nobody can check now may be good: its holder may come again."""
+        if fault.status == 401:
+            await self._close(WSCloseCode.POLICY_VIOLATION, "the token is not valid any more")
+        else:
+            await self._close(WSCloseCode.TRY_AGAIN_LATER, fault.sentence)
 
     async def _close(self, code: int, reason: str) -> None:
         """Say goodbye; a client that does not take it in time is cut off."""

@@ -11,9 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 
+from carapace_cron.errors import Unavailable
 from carapace_cron.gateway.hookspecs import Params
 from carapace_cron.gateway.limits import Limits
 from carapace_cron.gateway.testing import House, Methods
+from carapace_cron.hookspecs import hookimpl
 from carapace_cron.model.actor import Actor
 
 OpenHouse = Callable[..., Awaitable[House]]
@@ -103,6 +105,34 @@ async def test_a_revoked_token_hears_no_more_after_a_while(open_house: OpenHouse
     del house.people.known["alice"]
     house.gateway.emit("carapace.cron.job_completed", {}, tenant="acme", user_id="alice")
     assert await close_code(socket) == 1008
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_while_tokens_cannot_be_checked_it_is_told_to_come_again(
+    open_house: OpenHouse, asks: bool
+) -> None:
+    """A client that heard that its token is revoked would not come again."""
+
+    class Away:
+        @hookimpl
+        def identify(self, token: str) -> Actor | None:
+            if is_away:
+                raise Unavailable("the database is away")
+            return None
+
+    is_away = False
+    house = await open_house(plugins={"away": Away()}, limits=Limits(socket_recheck_seconds=0.0))
+    socket = await house.socket()
+    is_away = True
+    if asks:
+        await socket.send_json(WHOAMI)
+        assert (await heard(socket))["error"]["code"] == -32004
+    else:
+        house.gateway.emit("carapace.cron.job_completed", {}, tenant="acme", user_id="alice")
+    async with asyncio.timeout(5):
+        closed = await socket.receive()
+    assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1013)
+    assert closed.extra == "tokens cannot be checked now; try again later"
 
 
 async def test_a_slow_request_holds_up_no_other(open_house: OpenHouse) -> None:
