@@ -92,9 +92,6 @@ class Poster:
         except Unavailable as error:
             reason = self._without_url(str(error))
             raise DeliveryFailed(f"{self._what} could not be reached: {reason}") from error
-        except TimeoutError as error:
-            seconds = f"{self._timeout_seconds:g}"
-            raise DeliveryFailed(f"{self._what} did not answer within {seconds} s") from error
 
     def _without_url(self, sentence: str) -> str:
         """The client names the URL it called; path and query of one are as good as a password."""

@@ -17,7 +17,7 @@ from carapace_cron.gateway.settings import AgentByUrl
 from carapace_cron.gateway.strict_json import InvalidJson, dump_json, parse_json
 from carapace_cron.ports.host import AgentCall, AgentReply
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _STATUSES = ("success", "degraded", "failure")
 _MAY_HELP_LATER = frozenset({408, 425, 429})  # besides 5xx
@@ -34,7 +34,7 @@ async def call_agent(agent: Agent, call: AgentCall) -> AgentReply:
         raise
     except Exception:
         error_id = secrets.token_hex(6)
-        logger.exception(
+        log.exception(
             "agent %s failed (error id %s)", call.agent, error_id,
             extra={"action": "agent_failed", "error_id": error_id},
         )
@@ -63,8 +63,9 @@ def agent_by_url(settings: AgentByUrl, client: HttpClient) -> Agent:
                 timeout_seconds=settings.timeout_seconds,
                 trusted_origin=True,
             )
-        except (TimeoutError, OSError) as error:
-            raise Unavailable(f"agent {call.agent} cannot be reached: {type(error).__name__}") from error
+        except Unavailable as error:  # its sentence names the address, which is the operator's to know
+            log.warning("agent %s gave no answer: %s", call.agent, error, extra={"action": "agent_away"})
+            raise Unavailable(f"agent {call.agent} gave no answer") from error
         except asyncio.CancelledError as stop:  # the client lets it out once the connection is closed
             raise WorkStopped({"connection": "closed"}) from stop
         return _reply(call.agent, answer)

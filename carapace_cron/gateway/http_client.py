@@ -21,7 +21,11 @@ class HttpAnswer(Protocol):
 
 
 class HttpClient(Protocol):
-    """Opens connections with the address rules applied. `trusted_origin`: the operator chose the URL."""
+    """Opens connections with the address rules applied. `trusted_origin`: the operator chose the URL.
+
+    Raises `Unavailable`, whose sentence names the address, when there is no whole answer in time; `Refused`
+    for what is not called at all.
+    """
 
     async def request(
         self,

@@ -15,7 +15,7 @@ from carapace_cron.gateway.hookspecs import Agent
 from carapace_cron.gateway.testing import Answered, House, Wire
 from carapace_cron.hookspecs import hookimpl
 from carapace_cron.outbound.address import AllowList
-from carapace_cron.outbound.client import Outbound
+from carapace_cron.outbound.client import CallFailed, Outbound
 from carapace_cron.ports.host import AgentCall, AgentReply
 
 OpenHouse = Callable[..., Awaitable[House]]
@@ -202,11 +202,15 @@ async def test_any_other_status_is_a_failure(open_house: OpenHouse, status: int,
     assert reply == AgentReply("see here", "failure", f"agent remote answered {shown}; expected 2xx")
 
 
-async def test_no_answer_is_unavailable_and_a_refusal_stays_one(open_house: OpenHouse) -> None:
-    wire = Wire(TimeoutError())
+async def test_no_answer_is_unavailable_and_a_refusal_stays_one(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the agent is, the log has: the tenant is not told."""
+    wire = Wire(CallFailed("POST http://127.0.0.1:9/agent gave no whole answer within 7 s"))
     house = await open_house(settings=BY_URL, wire=wire)
-    with pytest.raises(Unavailable, match="agent remote cannot be reached: TimeoutError"):
+    with pytest.raises(Unavailable, match=r"^agent remote gave no answer$"):
         await house.gateway.run_agent(call("remote"))
+    assert "POST http://127.0.0.1:9/agent gave no whole answer within 7 s" in caplog.text
     wire.answer = AddressNotAllowed("address not allowed")
     with pytest.raises(AddressNotAllowed):
         await house.gateway.run_agent(call("remote"))
