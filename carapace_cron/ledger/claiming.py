@@ -19,7 +19,7 @@ from carapace_cron.ledger.ending import Expired, expire
 from carapace_cron.ledger.job_monitors import hear_starts
 from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
-from carapace_cron.ledger.turns import Turns, tenant_of
+from carapace_cron.ledger.turns import Turns, lane, tenant_of
 from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.record import instant_text
 
@@ -43,7 +43,7 @@ class Claim:
 
     @property
     def lane(self) -> str:
-        return f"{self.tenant}/{self.user_id}"
+        return lane(self.tenant, self.user_id)
 
 
 @dataclass(frozen=True, slots=True)

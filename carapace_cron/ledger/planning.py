@@ -19,6 +19,7 @@ from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.job_monitors import hear_plans
 from carapace_cron.ledger.statements import chunks
 from carapace_cron.ledger.tables import ALIVE, progress, runs
+from carapace_cron.ledger.turns import lane
 from carapace_cron.model.job import Job, Overlap
 from carapace_cron.model.notice import Notice
 from carapace_cron.model.record import instant_text
@@ -248,11 +249,6 @@ def run_row(plan: JobPlan, labels: str, scheduled_for: datetime, trigger: Trigge
         "attempt": 0,
         "finished_at": None,
     }
-
-
-def lane(tenant: str, user_id: str) -> str:
-    """The queue a run stands in. Slots are dealt out over tenants first, then over the users of each."""
-    return f"{tenant}/{user_id}"
 
 
 def _known_runs(connection: sa.Connection, plans: Sequence[JobPlan]) -> set[str]:

@@ -30,6 +30,15 @@ class Turns:
         return self._last.get(name, 0)
 
 
+def lane(tenant: str, user_id: str) -> str:
+    """The queue that a run stands in. Slots are dealt out over tenants first, then over the users of each.
+
+    >>> lane("acme", "alice")
+    'acme/alice'
+    """
+    return f"{tenant}/{user_id}"
+
+
 def tenant_of(lane: str) -> str:
     """
     >>> tenant_of("acme/alice")
