@@ -34,7 +34,7 @@ from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import InvalidJson, dump_json, parse_json
 from carapace_cron.ledger.monitors import Watched
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.monitor import Flip
+from carapace_cron.model.monitor import MOST_CHANNELS, Flip
 from carapace_cron.services.badges import BadgeDesk
 from carapace_cron.services.monitors import MAX_PINGS, MonitorDesk
 
@@ -217,7 +217,7 @@ class CheckDoor:
     def _named_channels(self, tenant: str, text: str) -> list[str]:
         usable = self._channels.ids_for(tenant)
         if text == _EVERYWHERE:
-            return usable
+            return usable[:MOST_CHANNELS]
         named = text.split(",") if text else []
         for one in named:
             if one not in usable:

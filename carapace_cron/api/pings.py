@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
@@ -31,7 +31,7 @@ from carapace_cron.ids import token_hash
 from carapace_cron.ledger.ping_names import PING_KEY_SCOPES, Name
 from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
 from carapace_cron.model.actor import Actor
-from carapace_cron.model.monitor import BODY_LIMIT, Ping, PingKind
+from carapace_cron.model.monitor import BODY_LIMIT, MOST_CHANNELS, Ping, PingKind
 from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, Proof
 from carapace_cron.services.monitors import Target
 
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 WARN_EVERY_SECONDS = 60.0
 ALL_CHANNELS = "*"
-MOST_CHANNELS = 50  # of one monitor
 
 _HEADERS = {"Access-Control-Allow-Origin": "*", "Ping-Body-Limit": str(BODY_LIMIT)}
 _PREFLIGHT = {
@@ -147,7 +146,8 @@ class PingDoor:
             try:
                 report = read_report(body)
             except InvalidValue as error:
-                await self._keep(asked, self._ping(request, asked, "log", body))
+                if not await self._kept_at_once(asked, self._ping(request, asked, "log", body)):
+                    await self._found_or_made(replace(asked, fault=asked.fault or str(error)))
                 raise Refusal(400, str(error)) from error
             ping = self._ping(request, asked, report.said, body, took_ms=report.took_ms)
             created = await self._keep(asked, ping)
@@ -180,19 +180,22 @@ class PingDoor:
         )
 
     async def _keep(self, asked: Asked, ping: Ping) -> bool:
-        """Until it is on the disk; whether its monitor was made for it.
-
-        Nearly all pings take the first way: one write, which finds the monitor itself.
-        """
-        address = asked.address
-        if asked.fault is None:
-            to = address.monitor_id or Name(token_hash(address.key), address.slug)
-            if await self._recorded(Arrival(to, ping, asked.proof)):
-                return False
+        """Until it is on the disk; whether its monitor was made for it."""
+        if await self._kept_at_once(asked, ping):
+            return False
         target = await self._found_or_made(asked)
         if not await self._recorded(Arrival(target.monitor_id, ping, asked.proof)):
             raise _not_found()
         return target.created
+
+    async def _kept_at_once(self, asked: Asked, ping: Ping) -> bool:
+        """The way of nearly all pings: one write, which finds the monitor itself. False when there is none,
+        or the ping is wrong."""
+        if asked.fault is not None:
+            return False
+        address = asked.address
+        to = address.monitor_id or Name(token_hash(address.key), address.slug)
+        return await self._recorded(Arrival(to, ping, asked.proof))
 
     async def _recorded(self, arrival: Arrival) -> bool:
         """False when there is no such monitor."""

@@ -16,13 +16,13 @@ from carapace_cron.model.record import DAY_SECONDS, Instant, Record
 from carapace_cron.model.text import Line, one_line_only
 
 Status = Literal[
-    "new",  # no ping came yet
+    "new",  # no ping came yet, or none since it was resumed
     "up",
     "down",
     "paused",  # somebody asked; nothing is expected
 ]
 Shown = Literal["new", "up", "late", "down", "paused"]
-"""As `Status`; late: up, its time is over and its grace is not."""
+"""As `Status`; late: its time is over and its grace is not; it was up, or it is a job's and new."""
 
 PingKind = Literal["success", "fail", "start", "log", "ign"]
 """What a ping says: ``ign`` is kept and means nothing (a filter, or a pause that only a person ends)."""
@@ -41,6 +41,7 @@ MonitorEvent = Literal[
 YEAR_SECONDS = 365 * DAY_SECONDS
 LONGEST_NAME = 100
 LONGEST_SLUG = 100
+MOST_CHANNELS = 50  # of one monitor, or one reminder
 BODY_LIMIT = 10_000  # bytes of a ping's body that are kept; clients are told in Ping-Body-Limit
 
 _KEYWORDS = StringConstraints(max_length=200)
@@ -83,13 +84,13 @@ class Reminder(Record):
     """While an incident lasts and nobody acknowledged it, say so again. `channels`: empty = the monitor's."""
 
     every_seconds: float = Field(ge=300, le=30 * DAY_SECONDS)
-    channels: tuple[Line, ...] = Field((), max_length=50)
+    channels: tuple[Line, ...] = Field((), max_length=MOST_CHANNELS)
 
 
 class AlarmPolicy(Record):
     """Who is told what of a monitor."""
 
-    channels: tuple[Line, ...] = Field((), max_length=50)  # who is told; empty: nobody
+    channels: tuple[Line, ...] = Field((), max_length=MOST_CHANNELS)  # who is told; empty: nobody
     notify: tuple[MonitorEvent, ...] = Field(("down", "up"), max_length=5)  # what they are told
     reminders: tuple[Reminder, ...] = Field((), max_length=5)
     failures_before_alert: int = Field(1, ge=1, le=50)  # in a row

@@ -238,6 +238,19 @@ async def test_who_is_told_of_a_monitor_that_a_ping_made(open_api: Callable[...,
     assert (await door.answer("/ping/pinger/five?create=1&channels=oops"))[0] == 400
 
 
+async def test_all_channels_are_at_most_as_many_as_a_monitor_can_have(
+    open_api: Callable[..., Awaitable[Any]],
+) -> None:
+    many = {f"ops{n:02}": {"kind": "apprise", "url": "json://127.0.0.1:9/x"} for n in range(60)}
+    door = Door(await open_api(channels=many))
+    assert (await door.answer("/ping/pinger/one?create=1"))[0] == 201
+    checks = "/api/v3/checks/"
+    status, text = await door.answer(checks, "POST", json={"channels": "*"}, headers={"X-Api-Key": "ada"})
+    assert status == 201 and len(json.loads(text)["channels"].split(",")) == 50
+    (watched,) = await door.desk.list(ALICE)
+    assert len(watched.monitor.channels) == 50
+
+
 async def test_a_ping_key_is_a_token_that_may_do_nothing_else(door: Door) -> None:
     await door.monitor(slug="backup")
     asked = {"tenant": "acme", "user": "alice"}
@@ -470,6 +483,15 @@ async def test_a_report_that_cannot_be_read_is_refused_and_its_arrival_is_on_rec
         assert answer["error"].startswith(sentence)
         (ping,) = await door.kept(monitor)
         assert (ping.kind, ping.body_bytes) == ("log", min(len(body), 10_000))
+
+
+async def test_a_report_that_cannot_be_read_makes_no_monitor(door: Door) -> None:
+    for address, status in (("pinger/new?create=1", 400), ("pinger/new", 404), ("nobody/new?create=1", 404)):
+        answered, text = await door.answer(f"/webhook/ping/{address}", "POST", data=b"done")
+        assert (answered, json.loads(text)["success"]) == (status, False)
+    assert await door.slugs() == []
+    assert (await door.answer("/webhook/ping/pinger/new?create=1", "POST", json=REPORT))[0] == 201
+    assert await door.slugs() == ["new"]
 
 
 async def test_a_report_is_for_a_monitor_and_has_no_suffix(door: Door) -> None:
