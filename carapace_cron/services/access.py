@@ -6,17 +6,22 @@ import re
 from typing import Any
 
 from carapace_cron.errors import Forbidden, InvalidValue
-from carapace_cron.model.actor import Actor
+from carapace_cron.model.actor import Actor, Scope
 from carapace_cron.schedule.errors import shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,99}")  # no "/": it parts tenant and user in a lane
 
 
-def require(actor: Actor, scope: str) -> None:
+def require(actor: Actor, scope: Scope) -> None:
     """Raises `Forbidden`, naming the scope that is missing."""
     if not actor.may(scope):
-        held = " ".join(sorted(actor.scopes)) or "none"
-        raise Forbidden(f"this needs the scope {scope}; the token has {held}")
+        raise Forbidden(f"this needs the scope {scope}; the token has {_held(actor)}")
+
+
+def require_one_of(actor: Actor, *scopes: Scope) -> None:
+    """Raises `Forbidden`, naming the scopes of which each would do."""
+    if not any(actor.may(scope) for scope in scopes):
+        raise Forbidden(f"this needs one of the scopes {', '.join(scopes)}; the token has {_held(actor)}")
 
 
 def user_of(actor: Actor, user_id: str | None) -> str:
@@ -43,3 +48,7 @@ def may_see(actor: Actor, tenant: str, user_id: str) -> bool:
     One's own things; an admin's view is the whole of their tenant, and never another.
     """
     return tenant == actor.tenant and (actor.is_admin or user_id == actor.user)
+
+
+def _held(actor: Actor) -> str:
+    return " ".join(sorted(actor.scopes)) or "none"

@@ -14,7 +14,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import AnyNotice, Notice
 from carapace_cron.model.record import instant_text
 from carapace_cron.ports.channel import DeliveryFailed
-from carapace_cron.services.access import require
+from carapace_cron.services.access import require_one_of
 
 TEST_PAUSE = timedelta(seconds=10)  # between two tests of one channel: its readers are people
 TEST_NAME = "Test message"
@@ -50,7 +50,7 @@ class ChannelDesk:
 
     def list(self, actor: Actor) -> dict[str, Any]:
         """``{items}``: the channels that the tenant may name, sorted by id."""
-        _require_one_of(actor, "jobs:read", "monitors:read")
+        require_one_of(actor, "jobs:read", "monitors:read")
         return {"items": [self._view(channel_id) for channel_id in self._channels.ids_for(actor.tenant)]}
 
     async def test(self, actor: Actor, channel_id: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class ChannelDesk:
         A channel that does not take it is an answer, no error. Raises `InvalidValue` for a channel that the
         tenant may not name, `QuotaExceeded` when it was tested a moment ago.
         """
-        _require_one_of(actor, "jobs:write", "monitors")
+        require_one_of(actor, "jobs:write", "monitors")
         self._channels.check(channel_id, actor.tenant)
         self._note_test(channel_id)
         failure = await self._courier.say(self._message(actor, channel_id))
@@ -114,8 +114,3 @@ def _state(trouble: Trouble | None) -> str:
     if trouble is None:
         return "well"
     return "resting" if trouble.is_resting else "failing"
-
-
-def _require_one_of(actor: Actor, scope: str, other: str) -> None:
-    if not actor.may(other):
-        require(actor, scope)

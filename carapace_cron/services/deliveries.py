@@ -14,7 +14,7 @@ from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.events import Event
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.notice import Delivery, DeliveryState, MonitorNotice
-from carapace_cron.services.access import may_see, require
+from carapace_cron.services.access import may_see, require, require_one_of
 from carapace_cron.services.paging import check_page
 
 MAX_PAGE = 500
@@ -42,9 +42,7 @@ class DeliveryDesk:
         cursor: int | None,
     ) -> dict[str, Any]:
         """Newest first: ``{items, nextCursor}``; nextCursor null on the last page."""
-        of_monitors = actor.may("monitors:read")
-        if not of_monitors:
-            require(actor, "jobs:read")
+        require_one_of(actor, "jobs:read", "monitors:read")
         check_page(limit, cursor, most=MAX_PAGE)
         found = await self._deliveries.page(
             tenant=actor.tenant,
@@ -52,7 +50,7 @@ class DeliveryDesk:
             state=state,
             channel_id=channel_id,
             of_runs=actor.may("jobs:read"),
-            of_monitors=of_monitors,
+            of_monitors=actor.may("monitors:read"),
             before=cursor,
             limit=limit + 1,
         )
@@ -62,8 +60,7 @@ class DeliveryDesk:
 
     async def resend(self, actor: Actor, delivery_id: int) -> dict[str, Any]:
         """Let an undeliverable notice wait again; it is tried as long as a new one."""
-        if not actor.may("monitors"):
-            require(actor, "jobs:write")
+        require_one_of(actor, "jobs:write", "monitors")
         delivery = await self._find(actor, delivery_id)
         require(actor, "monitors" if isinstance(delivery.notice, MonitorNotice) else "jobs:write")
         now = self._clock.now()

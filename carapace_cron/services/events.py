@@ -10,7 +10,7 @@ from carapace_cron.ledger.events import ACTIONS, Event, Events
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule.errors import shown
-from carapace_cron.services.access import require
+from carapace_cron.services.access import require_one_of
 from carapace_cron.services.paging import check_page
 
 MAX_PAGE = 500
@@ -50,8 +50,7 @@ class EventDesk:
 
 def _visible(actor: Actor) -> Sequence[str]:
     """The actions that the caller's scopes show. Raises `Forbidden` when they show none."""
-    if not actor.may("monitors:read"):
-        require(actor, "jobs:read")
+    require_one_of(actor, "jobs:read", "monitors:read")
     scope_of = {one: "monitors:read" if one.startswith(OF_MONITORS) else "jobs:read" for one in ACTIONS}
     return [one for one, scope in scope_of.items() if actor.may(scope)]
 

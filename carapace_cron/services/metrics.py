@@ -15,7 +15,7 @@ from typing import Protocol
 from carapace_cron.channels.courier import Courier
 from carapace_cron.clock import Clock
 from carapace_cron.database import Database
-from carapace_cron.errors import Forbidden, Unavailable
+from carapace_cron.errors import Unavailable
 from carapace_cron.executor import Executor
 from carapace_cron.ledger.depth import Depth, depth
 from carapace_cron.ledger.tokens import OPERATOR_TENANT
@@ -24,10 +24,9 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.monitors.watchman import Watchman
 from carapace_cron.schedule.zone import tzdata_version
 from carapace_cron.scheduler import Scheduler
+from carapace_cron.services.access import require_one_of
 
 log = logging.getLogger(__name__)
-
-READ_SCOPES = ("monitors:read", "jobs:read")
 
 Readings = Mapping[Labels, float]
 
@@ -83,8 +82,7 @@ class MetricsReport:
 
     async def read(self, actor: Actor) -> Report | None:
         """None for those of other tenants than the operator's. Raises `Forbidden`."""
-        if not any(actor.may(scope) for scope in READ_SCOPES):
-            raise Forbidden(f"this needs one of the scopes {' or '.join(READ_SCOPES)}")
+        require_one_of(actor, "jobs:read", "monitors:read")
         if actor.tenant != OPERATOR_TENANT:
             return None
         return Report(self._metrics, {**self._here(), **await self._in_the_ledger()})

@@ -232,6 +232,21 @@ class TestScopes:
         refusal = await api.refusal("create", [_job()], who="reader")
         assert refusal["error"] == "this needs the scope jobs:write; the token has jobs:read"
 
+    @pytest.mark.parametrize(
+        ("method", "scopes"),
+        [
+            ("deliveries", "jobs:read, monitors:read"),
+            ("events", "jobs:read, monitors:read"),
+            ("channels.list", "jobs:read, monitors:read"),
+            ("deliveries.resend", "jobs:write, monitors"),
+            ("channels.test", "jobs:write, monitors"),
+        ],
+    )
+    async def test_it_names_each_scope_that_would_do(self, api: Any, method: str, scopes: str) -> None:
+        params = {"deliveries.resend": [1], "channels.test": ["gateway"]}.get(method, [])
+        refusal = await api.refusal(method, params, who="pinger")
+        assert refusal["error"] == f"this needs one of the scopes {scopes}; the token has ping"
+
 
 class TestTokens:
     """Made, listed and revoked by admins; shown once; void from the next request on."""
