@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.databases import Place, engine_at
 
 from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
-from carapace_cron.errors import InvalidValue
+from carapace_cron.errors import InvalidValue, Unavailable
 from carapace_cron.executor import Executor
 from carapace_cron.ids import new_job_id
 from carapace_cron.ledger.ending import AttemptEnd, Expired
@@ -27,7 +28,7 @@ from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Outcome, Run
 from carapace_cron.ports.runner import Runner, Work
 from carapace_cron.schedule import parse
-from carapace_cron.scheduler import Scheduler
+from carapace_cron.scheduler import CATCH_UP_PER_SECOND, Scheduler
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 
@@ -43,8 +44,9 @@ ODD_OUTCOMES: dict[str, Any] = {
 
 
 class TestRunner:
-    """Does what the command says: ``ok``, ``fail``, ``hang`` until it is told, ``raise``, ``say <text>``,
-    ``answered <HTTP status>``."""
+    """Does what the command says: ``ok``, ``say <text>``, ``fail``, ``failtimes <attempts>``,
+    ``answered <HTTP status>``, ``hang`` until it is told, ``raise``, ``stray`` (cancelled by nobody),
+    ``odd <one of ODD_OUTCOMES>``. Nothing runs ``unknown``, and ``forbidden`` is refused."""
 
     __test__ = False
     kind = "test"
@@ -110,18 +112,21 @@ class OneRunner:
 class EngineRuns(Runs):
     """A ledger in which each job is in force by the time at which it is due, as services see to it.
 
-    `by_hand`: only once the test has put it there."""
+    `by_hand`: only once the test has put it there. `is_away`: it takes nothing that is due."""
 
     def __init__(self, database: Database, jobs: dict[str, Job], limits: Limits) -> None:
         super().__init__(database, limits)
         self.jobs = jobs
         self.in_force = InForce(database)
         self.by_hand = False
+        self.is_away = False
 
     async def _put(self, *jobs: Job) -> None:
         await self.in_force.put([] if self.by_hand else jobs)
 
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
+        if self.is_away:
+            raise Unavailable("the ledger is away")
         due = [plan for plan in plans if plan.job_id in self.jobs]
         await self._put(*(self.jobs[plan.job_id].evolve(revision=plan.revision) for plan in due))
         return await super().record_due(plans, now)
@@ -144,7 +149,9 @@ class Engine:
         self.limits = NO_LIMITS
         self.loops: list[asyncio.Task[None]] = []
         self.runner = TestRunner()
+        self.catch_up_per_second = CATCH_UP_PER_SECOND
         self.finished: list[tuple[str, str]] = []
+        self.outdated: list[str] = []
         self.successors: list[Engine] = []
         self.ended: list[tuple[AttemptEnd, str]] = []
         self.failing: list[tuple[str, str]] = []
@@ -161,6 +168,8 @@ class Engine:
             document=lambda job_id: self.jobs[job_id].model_dump_json(by_alias=True).encode(),
             schedule_of=lambda job: parse(job.schedule, job.timezone, anchor=job.created_at),
             on_finished=lambda job_id, reason: self.finished.append((job_id, reason)),
+            on_outdated=self.outdated.append,
+            catch_up_per_second=self.catch_up_per_second,
         )
         self.executor = Executor(
             self.runs,
@@ -207,6 +216,13 @@ class Engine:
         await asyncio.gather(*self.loops)
         await self.database.close()
 
+    @contextmanager
+    def ledger_away(self) -> Iterator[None]:
+        """Meanwhile the ledger takes nothing that is due."""
+        self.runs.is_away = True
+        yield
+        self.runs.is_away = False
+
     def add(self, schedule: str = "* * * * *", command: str = "ok", **settings: object) -> Job:
         now = self.clock.now()
         document = {
@@ -247,6 +263,7 @@ class Engine:
         again = Engine(self.path, self.clock, slots=slots or self.slots)
         again.jobs = self.jobs
         again.limits = limits or self.limits
+        again.catch_up_per_second = self.catch_up_per_second
         await again.open()
         self.successors.append(again)
         return again
@@ -279,6 +296,3 @@ def _with_successors(engine: Engine) -> Iterator[Engine]:
 
 def minutes(instants: Sequence[datetime]) -> list[str]:
     return [instant.strftime("%H:%M") for instant in instants]
-
-
-Maker = Callable[..., Job]

@@ -66,11 +66,8 @@ class Story:
         self.engine.clock.busy.clear()
         if self.dice.random() < 0.6:
             self.engine.clock.step(timedelta(seconds=self.dice.choice((1, 20, 200, 2000))))
-        successor = Engine(self.engine.path, self.engine.clock, slots=self.engine.slots)
-        successor.jobs = self.engine.jobs
-        await successor.open()
-        successor.start()
-        self.engine = successor
+        self.engine = await self.engine.restarted()
+        self.engine.start()
 
     async def step(self) -> None:
         self.engine.clock.step(timedelta(seconds=self.dice.choice((5, 15, 400))))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-
-from carapace_cron.errors import Unavailable
-from carapace_cron.ledger.planning import JobPlan, Planned
+from datetime import timedelta
 
 from .conftest import Engine, minutes
 
@@ -14,19 +10,11 @@ from .conftest import Engine, minutes
 async def test_an_instant_that_comes_again_after_an_outage_has_its_record(engine: Engine) -> None:
     """The ledger is away at 09:02, then the clock is set back: 09:02 is to come once more."""
     job = engine.add("* * * * *")
-    real, away = engine.runs.record_due, True
-
-    async def record_due(plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
-        if away:
-            raise Unavailable("the ledger is away")
-        return await real(plans, now)
-
     engine.start()
     await engine.clock.advance(90)
-    engine.runs.record_due = record_due  # type: ignore[method-assign]
-    await engine.clock.advance(30.2)
-    engine.clock.step(-timedelta(seconds=7))
-    away = False
+    with engine.ledger_away():
+        await engine.clock.advance(30.2)
+        engine.clock.step(-timedelta(seconds=7))
     await engine.clock.advance(70)
     assert minutes([run.scheduled_for for run in await engine.all_runs(job)]) == ["09:01", "09:02", "09:03"]
 
@@ -52,7 +40,8 @@ async def test_a_retry_that_a_clock_a_year_ahead_put_off_does_not_stop_its_job_f
 async def test_no_honest_wait_is_cut_short_by_looking_for_those_of_a_wrong_clock(engine: Engine) -> None:
     daily = {"initialSeconds": 3600, "factor": 10, "maxSeconds": 86_400}
     retried = engine.add("0 10 * * *", "fail", retry=daily)
-    engine.scheduler._catch_up_seconds = 86_400.0  # a late run a day
+    engine.catch_up_per_second = 1 / 86_400  # a late run a day
+    engine = await engine.restarted()
     caught_up = engine.add("0 8 * * *", scheduledSince="2026-11-15T00:00:00Z", catchUp="all", overlap="allow",
                            catchUpWindowSeconds=30 * 86_400)  # fmt: skip
     engine.start()

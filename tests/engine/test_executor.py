@@ -176,35 +176,25 @@ async def test_an_interrupted_run_is_found_and_tried_again(engine: Engine) -> No
     job = engine.add("* * * * *", command="hang")
     engine.start()
     await engine.clock.advance(61)
-    await engine.crash()
-    again = Engine(engine.path, engine.clock)
-    again.jobs = engine.jobs
-    await again.open()
+    again = await engine.restarted()
     again.runner.let_go.set()
     again.start()
     await again.clock.advance(8)
     (run,) = await again.all_runs(job)
     states = [attempt["state"] for attempt in await again.runs.attempts(run.id)]
     assert (run.status, states) == ("success", ["lost", "success"])
-    await again.stop()
-    engine.database = again.database
 
 
 async def test_an_interrupted_run_without_retries_is_closed_as_lost(engine: Engine) -> None:
     job = engine.add("* * * * *", command="hang", retry={"maxAttempts": 1})
     engine.start()
     await engine.clock.advance(61)
-    await engine.crash()
-    again = Engine(engine.path, engine.clock)
-    again.jobs = engine.jobs
-    await again.open()
+    again = await engine.restarted()
     again.start()
     await again.clock.advance(1)
     (run,) = await again.all_runs(job)
     assert run.status == "failure" and "what became of it is not known" in (run.error or "")
     assert [attempt["state"] for attempt in await again.runs.attempts(run.id)] == ["lost"]
-    await again.stop()
-    engine.database = again.database
 
 
 async def test_stop_lets_attempts_end_within_the_grace(engine: Engine) -> None:
@@ -213,10 +203,8 @@ async def test_stop_lets_attempts_end_within_the_grace(engine: Engine) -> None:
     await engine.clock.advance(61)
     engine.clock.busy.append(lambda: engine.runner.let_go.set() or False)  # type: ignore[func-returns-value]
     await engine.stop(grace=5)
-    again = Engine(engine.path, engine.clock)
-    await again.open()
+    again = await engine.restarted()
     assert await again.states(job) == ["success"]
-    await again.database.close()
 
 
 async def test_stop_hands_what_does_not_end_to_the_next_start(engine: Engine) -> None:
@@ -225,12 +213,9 @@ async def test_stop_hands_what_does_not_end_to_the_next_start(engine: Engine) ->
     await engine.clock.advance(61)
     await engine.stop(grace=1)
     assert engine.runner.working == 0
-    again = Engine(engine.path, engine.clock)
-    again.jobs = engine.jobs
-    await again.open()
+    again = await engine.restarted()
     (run,) = await again.all_runs(job)
     assert (run.status, run.attempt) == ("queued", 1)
-    await again.database.close()
 
 
 async def test_an_end_after_a_lost_lease_is_refused(engine: Engine) -> None:
@@ -412,18 +397,13 @@ async def test_a_run_that_was_to_be_cancelled_when_the_gateway_died_is_cancelled
     for task in engine.loops:
         task.cancel()
     await engine.runs.cancel(run.id, "alice asked", engine.clock.now())
-    await engine.crash()
-    again = Engine(engine.path, engine.clock)
-    again.jobs = engine.jobs
-    await again.open()
+    again = await engine.restarted()
     again.start()
     await again.clock.advance(1)
     (run,) = await again.all_runs(job)
     assert (run.status, run.reason) == ("cancelled", "alice asked")
     (delivery,) = await Deliveries(again.database).page(tenant=None)
     assert delivery.notice.status == "cancelled"
-    await again.stop()
-    engine.database = again.database
 
 
 @pytest.mark.parametrize("odd", ["none", "number", "status", "metadata", "infinite"])
@@ -504,10 +484,8 @@ async def test_a_stop_in_the_middle_of_a_claim_reaches_what_it_claims(engine: En
     await asyncio.sleep(0.01)
     held.set()
     await stopping
-    again = Engine(engine.path, engine.clock)
-    await again.open()
+    again = await engine.restarted()
     assert await again.states(job) == ["queued"]
-    await again.database.close()
 
 
 async def test_a_stop_ends_though_the_ledger_is_away(engine: Engine) -> None:

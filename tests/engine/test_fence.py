@@ -54,13 +54,11 @@ async def test_an_older_definition_is_refused_and_the_newer_one_takes_over_witho
     await fenced.put_in_force(job)
     fenced.start()
     await fenced.clock.advance(61)
-    outdated: list[str] = []
-    fenced.scheduler._on_outdated = outdated.append
     newer = job.evolve(revision=2, command="say new")
     await fenced.runs.in_force.put([newer])
     await fenced.clock.advance(61)
     assert len(await fenced.all_runs(job)) == 1
-    assert outdated and set(outdated) == {job.id}
+    assert set(fenced.outdated) == {job.id}
     fenced.jobs[job.id] = newer
     fenced.scheduler.put(newer)
     await fenced.clock.advance(1)

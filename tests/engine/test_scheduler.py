@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.planning import JobPlan, Planned
 from carapace_cron.ledger.tables import runs
@@ -266,17 +265,11 @@ async def test_a_one_shot_runs_once_and_is_finished(engine: Engine) -> None:
 
 async def test_a_failing_ledger_delays_an_instant_and_loses_none(engine: Engine) -> None:
     job = engine.add("* * * * *")
-    real = engine.runs.record_due
-    failures = iter([True, True, False])
-
-    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
-        if next(failures, False):
-            raise Unavailable("the disk is full")
-        return await real(plans, now)  # type: ignore[arg-type]
-
-    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
     engine.start()
-    await engine.clock.advance(65)
+    with engine.ledger_away():
+        await engine.clock.advance(61.5)
+    assert await engine.states(job) == []
+    await engine.clock.advance(3)
     assert await engine.states(job) == ["success"]
 
 
@@ -286,14 +279,10 @@ async def test_after_a_restart_missed_instants_are_caught_up(engine: Engine) -> 
     await engine.clock.advance(120)
     await engine.crash()
     engine.clock.step(timedelta(minutes=5))
-    again = Engine(engine.path, engine.clock)
-    again.jobs = engine.jobs
-    await again.open()
+    again = await engine.restarted()
     again.start()
     await again.clock.advance(10)
     assert await again.states(job) == ["success"] * 2 + ["missed"] * 4 + ["success"]
-    await again.stop()
-    engine.database = again.database
 
 
 async def test_a_long_outage_is_recorded_in_bounded_work(engine: Engine) -> None:
@@ -329,18 +318,10 @@ async def test_tenants_take_turns_in_what_is_due(engine: Engine) -> None:
 
 async def test_what_came_due_before_a_pause_is_recorded_though_the_ledger_was_away(engine: Engine) -> None:
     job = engine.add("* * * * *")
-    real, away = engine.runs.record_due, True
-
-    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
-        if away:
-            raise Unavailable("the disk is full")
-        return await real(plans, now)  # type: ignore[arg-type]
-
-    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
     engine.start()
-    await engine.clock.advance(125)
-    engine.scheduler.put(job.evolve(enabled=False, updated_at=engine.clock.now()))
-    away = False
+    with engine.ledger_away():
+        await engine.clock.advance(125)
+        engine.scheduler.put(job.evolve(enabled=False, updated_at=engine.clock.now()))
     await engine.clock.advance(60)
     assert await engine.states(job) == ["missed", "missed"]
     assert "before this instant could start" in ((await engine.all_runs(job))[0].reason or "")
@@ -395,17 +376,9 @@ async def test_a_plan_that_the_ledger_cannot_take_costs_no_other_an_instant(engi
 
 async def test_a_ledger_that_was_away_does_not_push_catch_up_runs_far_off(engine: Engine) -> None:
     jobs = [engine.add("*/10 * * * *") for _ in range(30)]
-    real, away = engine.runs.record_due, True
-
-    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
-        if away:
-            raise Unavailable("the disk is full")
-        return await real(plans, now)  # type: ignore[arg-type]
-
-    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
     engine.start(executor=False)
-    await engine.clock.advance(15 * 60)
-    away = False
+    with engine.ledger_away():
+        await engine.clock.advance(15 * 60)
     await engine.clock.advance(2)
     starts = [(await engine.all_runs(job))[0].available_at for job in jobs]
     assert max(starts) - engine.clock.now() < timedelta(seconds=4)
@@ -497,19 +470,11 @@ async def test_on_time_runs_go_before_what_an_outage_left_behind(engine: Engine)
 
 async def test_a_ledger_that_is_away_is_told_and_so_is_its_return(engine: Engine) -> None:
     engine.add("* * * * *")
-    real, away = engine.runs.record_due, True
-
-    async def flaky(plans: list[JobPlan], now: object) -> list[Planned]:
-        if away:
-            raise Unavailable("the disk is full")
-        return await real(plans, now)  # type: ignore[arg-type]
-
-    engine.runs.record_due = flaky  # type: ignore[method-assign,assignment]
     engine.start()
-    assert engine.scheduler.trouble is None
-    await engine.clock.advance(70)
-    assert engine.scheduler.trouble == "the disk is full"
-    assert engine.scheduler.overdue_seconds() >= 9
-    away = False
+    with engine.ledger_away():
+        assert engine.scheduler.trouble is None
+        await engine.clock.advance(70)
+        assert engine.scheduler.trouble == "the ledger is away"
+        assert engine.scheduler.overdue_seconds() >= 9
     await engine.clock.advance(2)
     assert engine.scheduler.trouble is None and engine.scheduler.overdue_seconds() == 0
