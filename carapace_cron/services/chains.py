@@ -24,6 +24,8 @@ NAME_LENGTH = 40
 
 
 class Chains:
+    """What a job may have in its `after`. Who brings a chain about holds `changing` from check to write."""
+
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by tenant
@@ -46,7 +48,7 @@ class Chains:
             if one.job_id in named:
                 expected = 'name a job once, with the condition "end" for any end'
                 raise InvalidValue(f'bad {field} "{given}": it is there twice; {expected}', field=field)
-            if one.job_id not in known and not self._sees(actor, one.job_id):
+            if one.job_id not in known and self._seen(actor, one.job_id) is None:
                 expected = "list your jobs to see their ids"
                 raise InvalidValue(f'bad {field} "{given}": there is no such job; {expected}', field=field)
             named.add(one.job_id)
@@ -72,7 +74,8 @@ class Chains:
             if not self._store.holds(one.job_id)
         ]
 
-    def _sees(self, actor: Actor, job_id: str) -> Job | None:
+    def _seen(self, actor: Actor, job_id: str) -> Job | None:
+        """The job, if there is one and the caller sees it."""
         job = self._store.get(job_id)
         return job if job is not None and may_see(actor, job.tenant, job.user_id) else None
 
@@ -88,7 +91,7 @@ class Chains:
         return _way_back(job_id, came_from) if job_id in came_from else []
 
     def _named(self, actor: Actor, job_id: str) -> str:
-        job = self._sees(actor, job_id)
+        job = self._seen(actor, job_id)
         return "a job of another user" if job is None else _name(job)
 
 

@@ -11,6 +11,8 @@ from carapace_cron.job_store import JobStore
 
 
 class JobQuota:
+    """Room for the jobs of each tenant, up to `max_jobs_per_tenant`."""
+
     def __init__(self, store: JobStore, max_jobs_per_tenant: int) -> None:
         self._store = store
         self._most = max_jobs_per_tenant
