@@ -233,6 +233,15 @@ class Scheduler:
         self.drop(job_id)
         self._known.pop(job_id, None)
 
+    async def settle(self, job_id: str, *, before: int) -> None:
+        """Record at once what came due of a job under its definitions before the revision `before`.
+
+        Raises `Unavailable` when the ledger is away; then it is still to be done.
+        """
+        await self._record_settled(
+            [one for one in self._settled if one[0].job_id == job_id and one[0].revision < before]
+        )
+
     def next_at(self, job_id: str) -> datetime | None:
         """When the job is due next, strictly after now; None = it is not scheduled."""
         member = self._members.get(job_id)
@@ -270,17 +279,6 @@ class Scheduler:
             if seconds > 0:
                 await self._clock.wait(self._wake, seconds)
 
-    def _note_stuck(self, why: str) -> None:
-        if self.trouble is None:
-            log.error("due instants wait for the ledger: %s", why, extra={"action": "schedule"})
-            self._stuck_since = self._clock.monotonic()
-        self.trouble = why
-
-    def _note_freed(self) -> None:
-        if self.trouble is not None:
-            log.warning("the ledger takes due instants again", extra={"action": "schedule"})
-        self.trouble, self._stuck_since = None, None
-
     def stop(self) -> None:
         """Let `run` return after the pass it is in; nothing due is lost, the next start finds it."""
         self._stopping = True
@@ -308,6 +306,34 @@ class Scheduler:
             # What a failed write left over is looked at again, job by job, in the next pass.
             while self._due:
                 self._fall_behind([self._due.take()[0]])
+
+    async def _record_settled(self, settled: list[Due]) -> None:
+        """What its definition is too early for is kept: that is not in force yet. Where a newer one is,
+        whoever put that in force has seen to it."""
+        now = self._clock.now()
+        plans = [self._plan(member, instants, now, None) for member, instants in settled]
+        answers = await self._write(plans, now)
+        done = [answer is None or answer.in_force or answer.is_over for answer in answers]
+        early = [one for one, is_done in zip(settled, done, strict=True) if not is_done]
+        tried = {id(one) for one in settled}
+        others = [one for one in self._settled if id(one) not in tried]
+        self._settled = others + early  # so that the others have their turn first
+
+    def _look_at_the_clock(self, now: int) -> None:
+        """Give set-aside jobs another chance, and see to marks that a wrong clock has put far ahead."""
+        if self._faulty and self._clock.monotonic() >= self._faulty_until:
+            self._fall_behind(self._faulty.values())
+            self._faulty.clear()
+        if now < self._newest_now - FAR_AHEAD_SECONDS:
+            log.warning("the clock was set back by more than a day", extra={"action": "clock"})
+            for known in self._known.values():
+                known.mark = _believed(known.mark, now)
+            for member in self._members.values():
+                member.opened = _believed(member.opened, now)
+            for group in self._groups.values():
+                self._arm(group, group.schedule.next_after_timestamp(now))
+            self._newest_now = now
+        self._newest_now = max(self._newest_now, now)
 
     def _collect(self, now: int) -> None:
         """Move the members of groups that are due to `_due`, or to `_behind` where it is not so simple."""
@@ -376,83 +402,6 @@ class Scheduler:
                 self.drop(member.job_id)
                 self._on_finished(member.job_id, _why_finished(member))
 
-    async def settle(self, job_id: str, *, before: int) -> None:
-        """Record at once what came due of a job under its definitions before the revision `before`.
-
-        Raises `Unavailable` when the ledger is away; then it is still to be done.
-        """
-        await self._record_settled(
-            [one for one in self._settled if one[0].job_id == job_id and one[0].revision < before]
-        )
-
-    async def _record_settled(self, settled: list[Due]) -> None:
-        """What its definition is too early for is kept: that is not in force yet. Where a newer one is,
-        whoever put that in force has seen to it."""
-        now = self._clock.now()
-        plans = [self._plan(member, instants, now, None) for member, instants in settled]
-        answers = await self._write(plans, now)
-        done = [answer is None or answer.in_force or answer.is_over for answer in answers]
-        early = [one for one, is_done in zip(settled, done, strict=True) if not is_done]
-        tried = {id(one) for one in settled}
-        others = [one for one in self._settled if id(one) not in tried]
-        self._settled = others + early  # so that the others have their turn first
-
-    async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
-        """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
-
-        Raises `Unavailable` when the ledger goes away. Plans that were recorded alone before that keep their
-        records; the next pass finds them there.
-        """
-        if not plans:
-            return []
-        try:
-            return list(await self._ledger.record_due(plans, now))
-        except Unavailable:
-            raise
-        except Exception:
-            if len(plans) > 1:
-                return [one for plan in plans for one in await self._write([plan], now)]
-            log.exception("job %s cannot be recorded", plans[0].job_id, extra={"action": "schedule"})
-            return [None]
-
-    @contextmanager
-    def _blaming(self, member: _Member) -> Iterator[None]:
-        """A fault of one job is its own: it is logged, the job, if it is still scheduled, is set aside for a
-        while, and the others go on."""
-        try:
-            yield
-        except Exception:
-            log.exception("job %s cannot be scheduled", member.job_id, extra={"action": "schedule"})
-            self._blame(member)
-
-    def _set_aside_outdated(self, member: _Member) -> None:
-        """Another definition is in force; until it comes here, nothing is due by the one that we have."""
-        if self._is_current(member):
-            self._outdated[member.job_id] = member
-            self._on_outdated(member.job_id)
-
-    def _blame(self, member: _Member) -> None:
-        if self._is_current(member):
-            if not self._faulty:
-                self._faulty_until = self._clock.monotonic() + FAULTY_SECONDS
-            self._faulty[member.job_id] = member
-
-    def _look_at_the_clock(self, now: int) -> None:
-        """Give set-aside jobs another chance, and see to marks that a wrong clock has put far ahead."""
-        if self._faulty and self._clock.monotonic() >= self._faulty_until:
-            self._fall_behind(self._faulty.values())
-            self._faulty.clear()
-        if now < self._newest_now - FAR_AHEAD_SECONDS:
-            log.warning("the clock was set back by more than a day", extra={"action": "clock"})
-            for known in self._known.values():
-                known.mark = _believed(known.mark, now)
-            for member in self._members.values():
-                member.opened = _believed(member.opened, now)
-            for group in self._groups.values():
-                self._arm(group, group.schedule.next_after_timestamp(now))
-            self._newest_now = now
-        self._newest_now = max(self._newest_now, now)
-
     def _plan(
         self, member: _Member, instants: list[Occurrence], now: datetime, definition: bytes | None
     ) -> JobPlan:
@@ -487,6 +436,65 @@ class Scheduler:
         slot = max(self._catch_up_free_at, monotonic)
         self._catch_up_free_at = slot + self._catch_up_seconds
         return now.timestamp() + slot - monotonic + self._catch_up_seconds * stable_fraction(member.job_id)
+
+    async def _write(self, plans: list[JobPlan], now: datetime) -> list[Planned | None]:
+        """Record plans; where the ledger cannot take one, it is None and the others are recorded alone.
+
+        Raises `Unavailable` when the ledger goes away. Plans that were recorded alone before that keep their
+        records; the next pass finds them there.
+        """
+        if not plans:
+            return []
+        try:
+            return list(await self._ledger.record_due(plans, now))
+        except Unavailable:
+            raise
+        except Exception:
+            if len(plans) > 1:
+                return [one for plan in plans for one in await self._write([plan], now)]
+            log.exception("job %s cannot be recorded", plans[0].job_id, extra={"action": "schedule"})
+            return [None]
+
+    def _set_aside_outdated(self, member: _Member) -> None:
+        """Another definition is in force; until it comes here, nothing is due by the one that we have."""
+        if self._is_current(member):
+            self._outdated[member.job_id] = member
+            self._on_outdated(member.job_id)
+
+    @contextmanager
+    def _blaming(self, member: _Member) -> Iterator[None]:
+        """A fault of one job is its own: it is logged, the job, if it is still scheduled, is set aside for a
+        while, and the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("job %s cannot be scheduled", member.job_id, extra={"action": "schedule"})
+            self._blame(member)
+
+    def _blame(self, member: _Member) -> None:
+        if self._is_current(member):
+            if not self._faulty:
+                self._faulty_until = self._clock.monotonic() + FAULTY_SECONDS
+            self._faulty[member.job_id] = member
+
+    def _note_stuck(self, why: str) -> None:
+        if self.trouble is None:
+            log.error("due instants wait for the ledger: %s", why, extra={"action": "schedule"})
+            self._stuck_since = self._clock.monotonic()
+        self.trouble = why
+
+    def _note_freed(self) -> None:
+        if self.trouble is not None:
+            log.warning("the ledger takes due instants again", extra={"action": "schedule"})
+        self.trouble, self._stuck_since = None, None
+
+    def _idle_seconds(self) -> float:
+        if self._behind:
+            return 0.0
+        longest = OUTDATED_SECONDS if self._outdated or self._settled else MAX_SLEEP_SECONDS
+        if not self._heap:
+            return longest
+        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), longest)
 
     def _member(self, job: Job, schedule: GroupSchedule, known: _Known) -> _Member:
         now = self._now()
@@ -549,9 +557,6 @@ class Scheduler:
                 self._settled.append((member, missed))
                 self._wake.set()
 
-    def _now(self) -> int:
-        return int(self._clock.now().timestamp())
-
     def _arm(self, group: _Group, at: int | None) -> None:
         """See to it that the group is looked at, at `at` or before."""
         if at is not None and (group.next_at is None or at < group.next_at):
@@ -575,13 +580,8 @@ class Scheduler:
     def _is_current(self, member: _Member) -> bool:
         return self._members.get(member.job_id) is member
 
-    def _idle_seconds(self) -> float:
-        if self._behind:
-            return 0.0
-        longest = OUTDATED_SECONDS if self._outdated or self._settled else MAX_SLEEP_SECONDS
-        if not self._heap:
-            return longest
-        return min(max(self._heap[0][0] - self._clock.now().timestamp(), 0.0), longest)
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
 
 
 _late_policy = lru_cache(maxsize=1_024)(LatePolicy)  # nearly all jobs share one
