@@ -13,8 +13,9 @@ from carapace_cron.ledger.watch_history import WatchHistory
 from carapace_cron.ledger.watchlist import Watchlist
 from carapace_cron.metrics import Metrics
 from carapace_cron.monitors.watchman import Watchman
+from carapace_cron.ports.channel import ChannelRules
 from carapace_cron.services.badges import BadgeDesk
-from carapace_cron.services.monitors import ChannelRules, MonitorDesk
+from carapace_cron.services.monitors import MonitorDesk
 
 
 class WatchWing:

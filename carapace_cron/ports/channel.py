@@ -1,4 +1,4 @@
-"""What a channel must do: carry one notice, and say honestly how that went."""
+"""What a channel must do: carry one notice, and say honestly how that went. And who may name it."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ class Channel(Protocol):
     async def send(self, notice: AnyNotice) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class ChannelRules(Protocol):
+    """Raises `InvalidValue` for a channel that the tenant may not name."""
+
+    def check(self, channel_id: str, tenant: str) -> None: ...

@@ -12,6 +12,7 @@ from carapace_cron.ledger.runs import Runs
 from carapace_cron.model.job import HttpRequest, Job, JobDraft, JobPolicy
 from carapace_cron.model.monitor import JobMonitor
 from carapace_cron.model.record import instant_text
+from carapace_cron.ports.channel import ChannelRules
 from carapace_cron.schedule import Schedule
 from carapace_cron.services.schedules import Schedules, just_before, naming
 
@@ -20,12 +21,6 @@ class CommandRules(Protocol):
     """Raises `Refused` for a command that no runner would run."""
 
     def check(self, command: str, http: HttpRequest | None) -> None: ...
-
-
-class ChannelRules(Protocol):
-    """Raises `InvalidValue` for a channel that the tenant may not name."""
-
-    def check(self, channel_id: str, tenant: str) -> None: ...
 
 
 class JobRules:

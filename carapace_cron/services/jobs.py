@@ -24,13 +24,14 @@ from carapace_cron.model.actor import GATEWAY, Actor
 from carapace_cron.model.calendar import CalendarPolicy
 from carapace_cron.model.job import Job, JobDraft, JobPolicy
 from carapace_cron.model.record import instant_text
+from carapace_cron.ports.channel import ChannelRules
 from carapace_cron.schedule import Schedule
 from carapace_cron.schedule.errors import shown
 from carapace_cron.services.access import may_see, require, user_of
 from carapace_cron.services.board import Board
 from carapace_cron.services.chains import Chains
 from carapace_cron.services.job_drafts import calendar_policy, definition, draft, instant, line, patched
-from carapace_cron.services.job_rules import ChannelRules, CommandRules, JobRules
+from carapace_cron.services.job_rules import CommandRules, JobRules
 from carapace_cron.services.quota import JobQuota
 from carapace_cron.services.schedules import Schedules, just_before, upcoming
 from carapace_cron.services.views import job_view

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
@@ -24,6 +24,7 @@ from carapace_cron.model.monitor import Flip, Monitor, MonitorPolicy
 from carapace_cron.model.record import instant_text
 from carapace_cron.monitors import status
 from carapace_cron.monitors.alarm import acknowledged
+from carapace_cron.ports.channel import ChannelRules
 from carapace_cron.schedule import parse
 from carapace_cron.schedule.errors import shown
 from carapace_cron.schedule.zone import load_zone
@@ -42,12 +43,6 @@ from carapace_cron.services.schedules import naming
 MAX_PAGE = 1_000
 MAX_PINGS = 1_000
 LONGEST_SNOOZE = timedelta(days=366)
-
-
-class ChannelRules(Protocol):
-    """Raises `InvalidValue` for a channel that the tenant may not name."""
-
-    def check(self, channel_id: str, tenant: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +156,9 @@ class MonitorDesk:
         """
         require(actor, "monitors")
         user = user_of(actor, user_id)
-        policy = self._checked(actor.tenant, draft(data))
-        monitor = self._new(actor, user, policy)
+        now = self._clock.now()
+        policy = self._checked(actor.tenant, draft(data), now)
+        monitor = _new(actor, user, policy, now)
         same = same_in(unique, policy) if unique else None
         watched, is_new = await self._add(actor, monitor, unless=same, numbered=numbered)
         return Made(watched, is_new)
@@ -173,14 +169,16 @@ class MonitorDesk:
         """Change a definition by JSON Merge Patch (RFC 7396): null sets a field back to its default."""
         require(actor, "monitors")
         before = await self._find_own(actor, monitor_id)
-        self._checked(actor.tenant, draft(patched(before.monitor, updates)))
+        # What will not do is refused before the ledger is held up for it.
+        self._checked(actor.tenant, draft(patched(before.monitor, updates)), self._clock.now())
 
         def change(one: Watched) -> Change:
+            now = self._clock.now()
             if if_revision is not None and one.monitor.revision != if_revision:
                 revision = f"revision {one.monitor.revision}, not {if_revision}"
                 raise Conflict(f"the monitor is at {revision}: read it again", field="ifRevision")
-            policy = self._checked(actor.tenant, draft(patched(one.monitor, updates)))
-            return self._redefinition(actor, one.monitor, definition(policy))
+            policy = self._checked(actor.tenant, draft(patched(one.monitor, updates)), now)
+            return _redefinition(actor, one.monitor, definition(policy), now)
 
         return await self._change(before.monitor.id, change)
 
@@ -204,7 +202,7 @@ class MonitorDesk:
         """Gone with its history; as it was."""
         require(actor, "monitors")
         before = await self._find_own(actor, monitor_id)
-        event = self._event(actor, before.monitor, "monitor.deleted", before.monitor, None)
+        event = _event(actor, before.monitor, "monitor.deleted", before.monitor, None, self._clock.now())
         removed = await self._watchlist.remove(before.monitor.id, event)
         if removed is None:
             raise _none_such(monitor_id)
@@ -224,7 +222,7 @@ class MonitorDesk:
                 raise Conflict(f"the monitor is {one.shown(now)}: there is no incident to acknowledge")
             if one.alarm.acknowledged_at is not None:
                 return Change(now)
-            event = self._event(actor, one.monitor, "monitor.acknowledged", None, None)
+            event = _event(actor, one.monitor, "monitor.acknowledged", None, None, now)
             return Change(now, alarm=acknowledged(one.alarm, actor.user, now), event=event)
 
         return await self._change(found.monitor.id, change)
@@ -239,7 +237,7 @@ class MonitorDesk:
             raise InvalidValue(f"bad until {instant_text(until)}: {expected}", field="until")
         return await self._change(
             before.monitor.id,
-            lambda one: self._redefinition(actor, one.monitor, {"snoozed_until": until}, "monitor.snoozed"),
+            lambda one: _redefinition(actor, one.monitor, {"snoozed_until": until}, now, "monitor.snoozed"),
         )
 
     async def sign(self, actor: Actor, monitor_id: str, required: bool) -> str | None:
@@ -251,7 +249,7 @@ class MonitorDesk:
 
         def change(one: Watched) -> Change:
             was_signed = one.monitor.ping_secret is not None
-            change = self._redefinition(actor, one.monitor, {"ping_secret": secret})
+            change = _redefinition(actor, one.monitor, {"ping_secret": secret}, self._clock.now())
             if change.event is None:
                 return change
             told = replace(change.event, before={"signed": was_signed}, after={"signed": required})
@@ -288,7 +286,7 @@ class MonitorDesk:
         return await self._history.flips(one.monitor.id, since=since, until=until)
 
     async def exists(self, monitor_id: str) -> bool:
-        """Whether there is such a monitor, of whomever. For those who ping: the id is their right to."""
+        """Whether there is such a monitor, whosever. No actor: who knows the id may ping it."""
         return is_monitor_id(monitor_id) and await self._watchlist.get(monitor_id) is not None
 
     async def ping_target(
@@ -306,9 +304,10 @@ class MonitorDesk:
             return Target(found.monitor.id)
         if not create:
             return None
-        policy = self._checked(actor.tenant, asked_on_ping(slug, asked or {}))
+        now = self._clock.now()
+        policy = self._checked(actor.tenant, asked_on_ping(slug, asked or {}), now)
         try:
-            watched, _ = await self._add(actor, self._new(actor, actor.user, policy))
+            watched, _ = await self._add(actor, _new(actor, actor.user, policy, now))
         except Conflict:  # another ping was quicker
             made = await self._watchlist.by_slug(actor.tenant, actor.user, slug)
             return None if made is None else Target(made.monitor.id)
@@ -334,24 +333,13 @@ class MonitorDesk:
             raise Conflict(message, field="monitorId")
         return one
 
-    def _checked(self, tenant: str, policy: MonitorPolicy) -> MonitorPolicy:
+    def _checked(self, tenant: str, policy: MonitorPolicy, now: datetime) -> MonitorPolicy:
         """The policy, if each field of it will do. Raises `InvalidValue`, naming the first that will not."""
-        self._check_rhythm(policy)
+        _check_rhythm(policy, now)
         self._check_channels(policy.channels, tenant, "channels")
         for one in policy.reminders:
             self._check_channels(one.channels, tenant, "reminders")
         return policy
-
-    def _check_rhythm(self, policy: MonitorPolicy) -> None:
-        now = self._clock.now()
-        if policy.schedule is None:
-            load_zone(policy.timezone)
-            return
-        with naming("schedule"):
-            schedule = parse(policy.schedule, policy.timezone, anchor=now)
-        if schedule.next_after(now) is None:
-            message = f'bad schedule "{shown(policy.schedule)}": never due after {instant_text(now)}'
-            raise InvalidValue(f"{message}; expected a later instant", field="schedule")
 
     def _check_channels(self, channel_ids: Sequence[str], tenant: str, field: str) -> None:
         for channel_id in channel_ids:
@@ -360,18 +348,6 @@ class MonitorDesk:
             except InvalidValue as error:
                 raise InvalidValue(str(error), field=field) from error
 
-    def _new(self, actor: Actor, user: str, policy: MonitorPolicy) -> Monitor:
-        now = self._clock.now()
-        return Monitor(
-            **definition(policy),
-            id=str(uuid.uuid4()),
-            tenant=actor.tenant,
-            user_id=user,
-            created_at=now,
-            updated_at=now,
-            updated_by=actor.user,
-        )
-
     async def _add(
         self,
         actor: Actor,
@@ -379,7 +355,7 @@ class MonitorDesk:
         unless: Callable[[Monitor], bool] | None = None,
         numbered: bool = False,
     ) -> tuple[Watched, bool]:
-        event = self._event(actor, monitor, "monitor.created", None, monitor)
+        event = _event(actor, monitor, "monitor.created", None, monitor, monitor.created_at)
         return await self._watchlist.add(monitor, event, most=self._most, unless=unless, numbered=numbered)
 
     async def _switch(
@@ -389,7 +365,7 @@ class MonitorDesk:
 
         def change(one: Watched) -> Change:
             after = turn(one, now)
-            event = None if after.flip is None else self._event(actor, one.monitor, action, None, None)
+            event = None if after.flip is None else _event(actor, one.monitor, action, None, None, now)
             return Change(now, after=after, event=event)
 
         found = await self._find_own(actor, monitor_id)
@@ -401,31 +377,64 @@ class MonitorDesk:
             raise _none_such(monitor_id)
         return changed
 
-    def _redefinition(
-        self, actor: Actor, before: Monitor, values: Mapping[str, Any], action: str = "monitor.updated"
-    ) -> Change:
-        if all(getattr(before, name) == value for name, value in values.items()):
-            return Change(self._clock.now())
-        after = before.evolve(
-            **values, revision=before.revision + 1, updated_at=self._clock.now(), updated_by=actor.user
-        )
-        event = self._event(actor, after, action, before, after)
-        return Change(event.at, monitor=after, event=event)
 
-    def _event(
-        self, actor: Actor, monitor: Monitor, action: str, before: Monitor | None, after: Monitor | None
-    ) -> Event:
-        old, new = changed(before, after)
-        return Event(
-            at=self._clock.now(),
-            tenant=monitor.tenant,
-            user_id=monitor.user_id,
-            actor=actor.user,
-            action=action,
-            subject=monitor.id,
-            before=old or None,
-            after=new or None,
-        )
+def _check_rhythm(policy: MonitorPolicy, now: datetime) -> None:
+    if policy.schedule is None:
+        load_zone(policy.timezone)
+        return
+    with naming("schedule"):
+        schedule = parse(policy.schedule, policy.timezone, anchor=now)
+    if schedule.next_after(now) is None:
+        message = f'bad schedule "{shown(policy.schedule)}": never due after {instant_text(now)}'
+        raise InvalidValue(f"{message}; expected a later instant", field="schedule")
+
+
+def _new(actor: Actor, user: str, policy: MonitorPolicy, now: datetime) -> Monitor:
+    return Monitor(
+        **definition(policy),
+        id=str(uuid.uuid4()),
+        tenant=actor.tenant,
+        user_id=user,
+        created_at=now,
+        updated_at=now,
+        updated_by=actor.user,
+    )
+
+
+def _redefinition(
+    actor: Actor,
+    before: Monitor,
+    values: Mapping[str, Any],
+    now: datetime,
+    action: str = "monitor.updated",
+) -> Change:
+    if all(getattr(before, name) == value for name, value in values.items()):
+        return Change(now)
+    revision = before.revision + 1
+    after = before.evolve(**values, revision=revision, updated_at=now, updated_by=actor.user)
+    event = _event(actor, after, action, before, after, now)
+    return Change(now, monitor=after, event=event)
+
+
+def _event(
+    actor: Actor,
+    monitor: Monitor,
+    action: str,
+    before: Monitor | None,
+    after: Monitor | None,
+    now: datetime,
+) -> Event:
+    old, new = changed(before, after)
+    return Event(
+        at=now,
+        tenant=monitor.tenant,
+        user_id=monitor.user_id,
+        actor=actor.user,
+        action=action,
+        subject=monitor.id,
+        before=old or None,
+        after=new or None,
+    )
 
 
 def _paused(one: Watched, now: datetime) -> status.After:

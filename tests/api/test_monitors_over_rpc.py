@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Watched:
         return await self._messages()
 
     async def _messages(self) -> list[dict[str, Any]]:
-        answer = await self.api.ask("carapace.gateway.messages", who="alice")
+        answer = await self.api.ask("carapace.gateway.messages", who="watcher")
         return list(reversed(answer["result"]["items"]))
 
 
@@ -347,6 +348,17 @@ class TestTheWatch:
         ]  # fmt: skip
         assert all(one["subject"] == made["id"] and one["actor"] == "alice" for one in events)
         assert (events[4]["before"], events[4]["after"]) == ({"name": "Backup"}, {"name": "B"})
+
+    async def test_a_change_has_one_instant(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However often a clock is looked at meanwhile."""
+        clock, ticks = watched.api.clock, count()
+        at = clock.now()
+        with monkeypatch.context() as patch:
+            patch.setattr(clock, "now", lambda: at + timedelta(milliseconds=next(ticks)))
+            made = await watched.create()
+            changed = await watched.api.data("monitors.update", [made["id"], {"name": "B"}], who="watcher")
+        updated, created = (await watched.api.data("events", who="ada"))["items"]
+        assert (created["at"], updated["at"]) == (made["createdAt"], changed["updatedAt"])
 
 
 def test_every_field_is_on_its_page_with_its_default() -> None:
