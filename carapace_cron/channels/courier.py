@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -51,7 +51,7 @@ TryResult = Literal[
     "undeliverable",  # it is not
 ]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class ChannelBook(Protocol):
@@ -81,17 +81,6 @@ class Trouble:
     def is_resting(self) -> bool:
         """Whether the channel is only probed now and then."""
         return self.refused >= REFUSED_IN_ROW or self.failures >= REFUSED_IN_ROW
-
-
-@dataclass(frozen=True, slots=True)
-class CourierStatus:
-    """`sending`: channels being sent to now. `failing`: channels whose last try failed, and its error."""
-
-    waiting: int
-    delivered: int
-    undeliverable: int
-    sending: tuple[str, ...]
-    failing: dict[str, str]
 
 
 class Courier:
@@ -152,6 +141,11 @@ class Courier:
         """Channels whose last try failed."""
         return self._failing
 
+    @property
+    def sending(self) -> Sequence[str]:
+        """Channels that are being sent to now."""
+        return sorted(self._senders)
+
     async def say(self, notice: AnyNotice) -> DeliveryFailed | None:
         """Send one notice now, past the outbox and its order; None when the channel has taken it.
 
@@ -168,22 +162,12 @@ class Courier:
             self._failing[notice.channel_id] = replace(known, failed_tests=known.failed_tests + 1)
         return failure
 
-    async def status(self) -> CourierStatus:
-        counts = await self._deliveries.counts()
-        return CourierStatus(
-            waiting=counts.waiting,
-            delivered=counts.delivered,
-            undeliverable=counts.undeliverable,
-            sending=tuple(sorted(self._senders)),
-            failing={channel_id: trouble.error for channel_id, trouble in self._failing.items()},
-        )
-
     async def _start_due_or_pause(self) -> float:
         """Seconds until something may be due that is not being sent."""
         try:
             return self._start_due(await self._hands.heads())
         except CarapaceError as error:
-            logger.error("cannot read the outbox: %s", error, extra={"action": "outbox_unreadable"})
+            log.error("cannot read the outbox: %s", error, extra={"action": "outbox_unreadable"})
             return LEDGER_PAUSE_SECONDS
 
     def _start_due(self, heads: list[Head]) -> float:
@@ -246,13 +230,13 @@ class Courier:
                     return
         except CarapaceError as error:
             self._pause(channel_id)
-            logger.error(
+            log.error(
                 "cannot record deliveries to channel %s: %s", channel_id, error,
                 extra={"action": "outbox_unusable", "channel_id": channel_id},
             )
         except Exception:
             self._pause(channel_id)
-            logger.exception(
+            log.exception(
                 "delivering to channel %s failed unexpectedly", channel_id,
                 extra={"action": "courier_bug", "channel_id": channel_id},
             )
@@ -290,7 +274,7 @@ class Courier:
         except CarapaceError as error:
             return DeliveryFailed(str(error))
         except Exception as error:
-            logger.exception(
+            log.exception(
                 "channel %s failed unexpectedly", notice.channel_id,
                 extra={"action": "channel_bug", "channel_id": notice.channel_id, "notice_id": notice.id},
             )
@@ -338,7 +322,7 @@ class Courier:
     async def _hold_back(self, delivery: Delivery, failure: DeliveryFailed, now: datetime) -> None:
         channel_id, known = delivery.notice.channel_id, self._trouble_of(delivery.notice, failure, now)
         if known.failures == 1:
-            logger.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
+            log.warning("channel %s fails: %s", channel_id, failure, extra={"action": "channel_failing"})
         tries = max(delivery.tries + 1, known.failures)  # another notice may have failed there before
         at = now + delay_after(tries, delivery.notice.id, failure.retry_after_seconds)
         self._failing[channel_id] = replace(known, next_try_at=at)
@@ -347,7 +331,7 @@ class Courier:
 
     def _note_well(self, channel_id: str) -> None:
         if self._failing.pop(channel_id, None) is not None:
-            logger.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
+            log.info("channel %s takes notices again", channel_id, extra={"action": "channel_well"})
         self._not_before.pop(channel_id, None)
 
     def _note_refused(self, notice: AnyNotice, failure: DeliveryFailed, now: datetime) -> bool:
@@ -378,7 +362,7 @@ class Courier:
             hours = GIVE_UP_AFTER // timedelta(hours=1)
             sentence = f"given up {hours} hours after it was due, at try {delivery.tries + 1}: {sentence}"
         await self._deliveries.give_up(delivery.sequence, now, sentence)
-        logger.warning(
+        log.warning(
             "notice %s cannot be delivered to channel %s: %s",
             delivery.notice.id, delivery.notice.channel_id, one_line(sentence, LOGGED_LENGTH),
             extra={"action": "delivery_given_up", "channel_id": delivery.notice.channel_id},

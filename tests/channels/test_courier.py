@@ -117,7 +117,7 @@ class Desk:
     async def at_rest(self) -> None:
         """Until nothing more happens at this instant of the clock."""
         async with asyncio.timeout(10):
-            while self.wake.is_set() or (await self.courier.status()).sending or await self._due():
+            while self.wake.is_set() or self.courier.sending or await self._due():
                 await asyncio.sleep(0.001)
 
     async def _due(self) -> bool:
@@ -197,7 +197,7 @@ async def test_a_channel_that_hangs_delays_nobody_else(desk: Desk) -> None:
     desk.places["stuck"].hang()
     await desk.put(desk.make("stuck-1", "stuck"), *(desk.make(f"ops-{n}") for n in range(30)))
     await until(lambda: len(desk.places["ops"].taken) == 30)
-    assert (await desk.courier.status()).sending[-1] == "stuck"
+    assert desk.courier.sending[-1] == "stuck"
     await desk.put(desk.make("last"))
     await until(lambda: desk.places["ops"].taken[-1] == "last")
     assert desk.places["stuck"].tried == ["stuck-1"]
@@ -237,7 +237,7 @@ async def test_no_more_channels_are_sent_to_at_once_than_there_are_senders(desk:
         desk.places[name].hang()
     await desk.put(*(desk.make(name, name) for name in names))
     await until(lambda: sum(len(desk.places[name].tried) for name in names) == courier_module.MAX_SENDERS)
-    assert len((await desk.courier.status()).sending) == courier_module.MAX_SENDERS
+    assert len(desk.courier.sending) == courier_module.MAX_SENDERS
 
 
 async def test_it_holds_a_failed_notice_back_longer_each_time(desk: Desk) -> None:
@@ -405,7 +405,7 @@ async def test_stopping_ends_after_the_grace_time_whatever_hangs(desk: Desk) -> 
     await desk.clock.advance(0.2)
     await asyncio.wait_for(stopping, 5)
     assert (await desk.delivery("1")).tries == 0
-    assert (await desk.courier.status()).sending == ()
+    assert desk.courier.sending == []
 
 
 async def test_stopping_one_that_never_ran_returns_at_once(
@@ -429,7 +429,7 @@ async def test_a_channel_with_a_bug_is_held_back_and_the_others_go_on(
     assert kept.next_try_at > desk.clock.now()
     assert "T0KEN" not in (kept.error or "")
     assert desk.places["ops"].taken == ["2"]
-    assert (await desk.courier.status()).failing == {"buggy": kept.error}
+    assert {name: one.error for name, one in desk.courier.failing.items()} == {"buggy": kept.error}
 
 
 async def test_an_unreachable_host_is_a_failure_like_others(desk: Desk) -> None:
@@ -469,10 +469,10 @@ async def test_a_failure_is_forgotten_with_its_channel(desk: Desk) -> None:
     desk.places["ops"].fail(permanent=True)
     await desk.put(desk.make("1"))
     await desk.at_rest()
-    assert list((await desk.courier.status()).failing) == ["ops"]
+    assert list(desk.courier.failing) == ["ops"]
     desk.places.unknown.add("ops")
     await desk.pass_time(30)
-    assert (await desk.courier.status()).failing == {}
+    assert desk.courier.failing == {}
 
 
 async def test_a_row_that_holds_no_notice_is_given_up_and_blocks_nobody(desk: Desk) -> None:
@@ -569,7 +569,7 @@ async def test_ten_thousand_waiting_for_a_dead_channel_cost_the_living_nothing(
     await desk.at_rest()
     assert desk.places["ops"].taken == [f"ops-{n}" for n in range(50)]
     assert desk.places["dead"].tried == ["template"]
-    assert (await desk.courier.status()).waiting == 10_000
+    assert (await desk.deliveries.counts()).waiting == 10_000
 
 
 async def test_a_thousand_notices_of_one_channel_arrive_in_order(desk: Desk) -> None:
