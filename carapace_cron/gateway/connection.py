@@ -14,7 +14,7 @@ from aiohttp.http import HttpProcessingError
 from carapace_cron.gateway.access_log import pattern_of
 from carapace_cron.gateway.faults import HttpFault, fault_response, unexpected
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -45,7 +45,7 @@ class Connection(web.RequestHandler):
         Raises `ConnectionError` when nobody is there to be answered, or the answer is half sent.
         """
         if isinstance(exc, ConnectionError):
-            logger.info(
+            log.info(
                 "%s %s: the client went away before its answer", request.method, pattern_of(request),
                 extra={"action": "client_gone"},
             )

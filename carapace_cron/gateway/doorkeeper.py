@@ -13,7 +13,7 @@ from aiohttp import web
 
 from carapace_cron.gateway.limits import Limits
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OTHER_FILES = 256  # descriptors for everything that is no connection: databases, logs, runs
 
@@ -40,7 +40,7 @@ class Doorkeeper(asyncio.Protocol):
         connected = [_address_of(one.peername) for one in self._server.connections]
         reason = why_refused(address, connected, self._limits)
         if reason is not None:
-            logger.warning("connection from %s refused: %s", address, reason, extra={"action": "door_full"})
+            log.warning("connection from %s refused: %s", address, reason, extra={"action": "door_full"})
             stream.write(_FULL)
             stream.close()
             return
@@ -76,7 +76,7 @@ def make_room_for(connections: int) -> None:
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
-        logger.warning(
+        log.warning(
             "only %d files may be open: expected at least %d for %d connections (ulimit -n)",
             allowed, wanted, connections, extra={"action": "few_descriptors"},
         )

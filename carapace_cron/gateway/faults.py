@@ -25,7 +25,7 @@ from carapace_cron.gateway.rpc import (
 )
 from carapace_cron.gateway.strict_json import dump_json
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RPC_PATH = "/rpc"
 RETRY_AFTER_SECONDS = 5  # what a caller is told who finds something away or busy
@@ -127,7 +127,7 @@ def _is_gone(request: web.Request) -> bool:
 def unexpected(error: BaseException | None, *, closes: bool = False) -> HttpFault:
     """Log it, and tell the asker where it is in the log."""
     error_id = secrets.token_hex(6)
-    logger.error(
+    log.error(
         "a request failed (error id %s)", error_id,
         exc_info=error, extra={"action": "request_failed", "error_id": error_id},
     )

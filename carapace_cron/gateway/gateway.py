@@ -33,7 +33,7 @@ from carapace_cron.model.actor import Actor
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CHANNEL = "gateway"  # the id of the channel that is always there
 EVENT_SCOPE = "jobs:read"  # what a token must carry for its holder to hear events
@@ -149,7 +149,7 @@ class Gateway:
 
     def _unexpected_in_channel(self, channel_id: str, error: Exception) -> DeliveryFailed:
         error_id = secrets.token_hex(6)
-        logger.error(
+        log.error(
             "channel %s failed (error id %s)", channel_id, error_id,
             exc_info=error, extra={"action": "channel_failed", "error_id": error_id},
         )
@@ -165,7 +165,7 @@ class Gateway:
             try:
                 call()
             except Exception:
-                logger.exception(
+                log.exception(
                     "plugin %s: on_event(%r) failed", plugin_id, event, extra={"action": "event_hook_failed"}
                 )
         try:
@@ -173,7 +173,7 @@ class Gateway:
             to = {"tenant": tenant, "user_id": user_id, "scope": EVENT_SCOPE}
             self.audience.tell(event_method(event), told, **to)
         except (TypeError, ValueError, RecursionError):
-            logger.exception("event %r is not JSON", event, extra={"action": "event_not_json"})
+            log.exception("event %r is not JSON", event, extra={"action": "event_not_json"})
 
     # Identity and state
 
@@ -210,7 +210,7 @@ class Gateway:
         try:
             sentence: str | None = call()
         except Exception:
-            logger.exception("plugin %s: ready() failed", plugin_id, extra={"action": "ready_hook_failed"})
+            log.exception("plugin %s: ready() failed", plugin_id, extra={"action": "ready_hook_failed"})
             return f"plugin {plugin_id} cannot say whether it is ready"
         return None if sentence is None else f"{plugin_id}: {sentence}"
 

@@ -24,7 +24,7 @@ from carapace_cron.model.record import instant_text
 from carapace_cron.ports.channel import DeliveryFailed
 from carapace_cron.ports.host import HostMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 KEEP = 1_000  # messages in all
 KEEP_PER_USER = 200
@@ -160,7 +160,7 @@ class Messages:
         try:
             await asyncio.to_thread(self._log.append, [line for _, line in batch])
         except OSError as error:
-            logger.exception("cannot write %s", self._log.file, extra={"action": "messages_write_failed"})
+            log.exception("cannot write %s", self._log.file, extra={"action": "messages_write_failed"})
             return DeliveryFailed(f"the gateway cannot keep messages now: {error.strerror}")
         return None
 
@@ -171,7 +171,7 @@ class Messages:
         try:
             await asyncio.to_thread(self._log.replace, [_line_of(kept) for kept in self._kept.values()])
         except OSError:  # nothing is lost: the long file stays in use
-            logger.exception("cannot rewrite %s", self._log.file, extra={"action": "messages_compact_failed"})
+            log.exception("cannot rewrite %s", self._log.file, extra={"action": "messages_compact_failed"})
 
     def _take(self, message: KeptMessage) -> None:
         """Into memory; then drop the oldest of a user with too many, and of the fullest user."""
@@ -273,7 +273,7 @@ def _parsed(line: bytes) -> Any:
     try:
         return parse_json(line)
     except InvalidJson as error:
-        logger.warning("a kept message cannot be read: %s", error, extra={"action": "message_unreadable"})
+        log.warning("a kept message cannot be read: %s", error, extra={"action": "message_unreadable"})
         return None
 
 
@@ -285,5 +285,5 @@ def _message_of(value: Any) -> KeptMessage | None:
             idempotency_key=value["idempotencyKey"], scope=str(value.get("scope", SCOPE_OF_OLD)),
         )
     except (KeyError, TypeError):
-        logger.warning("a kept message has another shape", extra={"action": "message_unreadable"})
+        log.warning("a kept message has another shape", extra={"action": "message_unreadable"})
         return None

@@ -31,7 +31,7 @@ from carapace_cron.gateway.offers import Offers
 from carapace_cron.hookspecs import PROJECT
 from carapace_cron.ports.host import Host
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 GATEWAY = "gateway"  # the owner's name of what the gateway itself offers; no plugin may take it
 START_SECONDS = 30.0
@@ -140,7 +140,7 @@ class Plugins:
             plugin = self._started.pop()
             reason = await self._call_bounded(plugin, "stop", self._stop_seconds)
             if reason is not None:
-                logger.error("plugin %s: %s", plugin.id, reason, extra={"action": "plugin_stop_failed"})
+                log.error("plugin %s: %s", plugin.id, reason, extra={"action": "plugin_stop_failed"})
 
     def settings_of(self, plugin_id: str) -> dict[str, Any]:
         """The plugin's settings, checked and complete. Raises `ConfigurationError` for an unknown id."""
@@ -196,7 +196,7 @@ class Plugins:
 
     def _note_unknown_settings(self, settings: Mapping[str, Any]) -> None:
         for unknown in settings.keys() - {plugin.id for plugin in self._plugins}:
-            logger.warning(
+            log.warning(
                 "settings for plugin %s, which was not found: expected one of %s",
                 unknown, ", ".join(plugin.id for plugin in self._plugins) or "none",
                 extra={"action": "plugin_settings_unused"},
@@ -249,7 +249,7 @@ class Plugins:
 
     def _refuse(self, plugin: _Plugin, sentence: str) -> None:
         plugin.refused.append(sentence)
-        logger.warning("plugin %s: %s", plugin.id, sentence, extra={"action": "plugin_offer_refused"})
+        log.warning("plugin %s: %s", plugin.id, sentence, extra={"action": "plugin_offer_refused"})
 
     # Starting and stopping
 
@@ -279,7 +279,10 @@ class Plugins:
         return None
 
     def _logged(self, plugin: _Plugin, hook: str, error: Exception) -> str:
-        logger.error("plugin %s: %s() failed", plugin.id, hook, exc_info=error)
+        log.error(
+            "plugin %s: %s() failed", plugin.id, hook,
+            exc_info=error, extra={"action": "plugin_hook_failed"},
+        )
         return f"{hook}() raised {type(error).__name__}: {error}"
 
     # Helpers
@@ -297,13 +300,13 @@ class Plugins:
         except ConfigurationError as error:
             self._set_aside(plugin, str(error))
         except (Exception, SystemExit) as error:  # a script in a plugin's place ends with sys.exit()
-            logger.exception("plugin %s failed", plugin.id, extra={"action": "plugin_failed"})
+            log.exception("plugin %s failed", plugin.id, extra={"action": "plugin_failed"})
             self._set_aside(plugin, f"{type(error).__name__}: {error}")
 
     def _set_aside(self, plugin: _Plugin, reason: str) -> None:
         if plugin.id == self._main:
             raise ConfigurationError(reason)
-        logger.error("plugin %s set aside: %s", plugin.id, reason, extra={"action": "plugin_set_aside"})
+        log.error("plugin %s set aside: %s", plugin.id, reason, extra={"action": "plugin_set_aside"})
         plugin.status, plugin.error, plugin.hooks = "failed", reason, ()
         if self.manager.get_plugin(plugin.id) is plugin.thing and plugin.thing is not None:
             self.manager.unregister(name=plugin.id)

@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"(read|open)_text is deprecated", DeprecationWarning)
     from jsonrpcserver import JsonRpcError, Success, async_dispatch_to_serializable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -211,7 +211,7 @@ def _internal_error(error: Exception, method: str, request_id: Any) -> Answer:
 def _logged(error: Exception, method: str, code: int) -> dict[str, str]:
     """Log the whole error for the operator; the caller learns only under which id."""
     error_id = secrets.token_hex(6)
-    logger.error(
+    log.error(
         "method %s failed (error id %s)", _cut(method), error_id,
         exc_info=error, extra={"action": "rpc_method_failed", "error_id": error_id},
     )

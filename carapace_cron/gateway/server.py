@@ -33,7 +33,7 @@ from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.gateway.websocket import SocketClient
 from carapace_cron.model.actor import Actor
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _BACKLOG = 128
@@ -85,7 +85,7 @@ class GatewayServer:
         await gateway.start()
         gateway.routes.add(GATEWAY, "GET /", Route("GET", "/", self._home, None))  # unless a plugin has one
         await self._accept()
-        logger.info("the gateway listens on %s", self.url, extra={"action": "gateway_listening"})
+        log.info("the gateway listens on %s", self.url, extra={"action": "gateway_listening"})
 
     async def stop(self) -> None:
         """Stop accepting, stop the plugins, say goodbye to WebSockets, end what is left."""
@@ -108,7 +108,7 @@ class GatewayServer:
                 f"host {self.host} is reachable from other machines, but no plugin identifies tokens: "
                 "expected 127.0.0.1, or a plugin with the hook identify"
             )
-        logger.warning(
+        log.warning(
             "listening on %s, which other machines may reach; only tokens protect it, and they travel in "
             "the clear unless a proxy adds TLS", self.host, extra={"action": "gateway_exposed"},
         )

@@ -20,7 +20,7 @@ from carapace_cron.gateway.rpc import REFUSED, UNAUTHORIZED, UNAVAILABLE, Rpc, e
 from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.model.actor import Actor
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0  # for the client's own close frame
 _FLUSH_SECONDS = 1.0  # for the last texts when the server stops
@@ -149,7 +149,7 @@ class SocketClient:
     def _cut_off(self) -> None:
         transport = self._request.transport
         if transport is not None:
-            logger.warning("a WebSocket client is too slow", extra={"action": "socket_cut_off"})
+            log.warning("a WebSocket client is too slow", extra={"action": "socket_cut_off"})
             transport.abort()
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:

@@ -23,7 +23,7 @@ Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _LOOKUP_THREADS = 16  # getaddrinfo cannot be stopped; slow name servers must not fill the loop's own pool
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class NotCalled(OSError):
@@ -50,7 +50,7 @@ class Guard:
         if reason is None:
             return
         self.refused = True
-        _log.warning(
+        log.warning(
             "outbound call to %s refused: it leads to %s port %d (%s)",
             self.host,
             text,
