@@ -2,7 +2,8 @@
 
 Two families: `Refused` is the asker's to mend (bad value, no such job, no right) and its message is
 meant for them; `Unavailable` is ours or a neighbour's to mend, and trying again later may help.
-One place turns them into answers: `carapace_cron/api/envelope.py`.
+`carapace_cron/api/envelope.py` turns them into the answers of RPC methods and REST; `gateway/faults.py` and
+the wire-compatible doors have forms of their own.
 """
 
 from __future__ import annotations

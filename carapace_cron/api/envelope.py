@@ -1,4 +1,7 @@
-"""The one place that turns our errors into answers: ``{success, data}`` or ``{success, error, code}``."""
+"""Turns our errors into the answers of RPC methods and REST: ``{success, data}``, ``{success, error, code}``.
+
+``gateway/faults.py`` and the wire-compatible doors have forms of their own.
+"""
 
 from __future__ import annotations
 

@@ -33,15 +33,15 @@ class Notice(Record):
     event: Literal["run.completed", "run.missed", "job.paused", "channel.test"] = "run.completed"
     job_id: str
     job_name: str
-    run_id: str
+    run_id: str  # of missed instants the last one's; of a test only a word
     status: str  # a RunState
-    success: bool
-    scheduled_for: Instant
-    finished_at: Instant
-    attempt: int = 0
-    duration_ms: int = 0
-    output: str = ""
-    error: str | None = None
+    success: bool  # whether this is good news
+    scheduled_for: Instant  # the instant that the run was for
+    finished_at: Instant  # when it ended, or was found to be missed
+    attempt: int = 0  # the last one, counted from 1; 0: there was none
+    duration_ms: int = 0  # of that attempt
+    output: str = ""  # of that attempt, bounded as in its record
+    error: str | None = None  # why it did not go well; of a pause, why that is
 
     @property
     def topic(self) -> str:

@@ -127,7 +127,7 @@ def why_refused(address: IPAddress) -> str | None:
 
 
 def _reached(address: IPAddress) -> list[IPAddress]:
-    """The address, and the IPv4 address that it embeds, by whichever of the six ways."""
+    """The address, and the IPv4 address that it embeds, by whichever way."""
     if isinstance(address, IPv4Address):
         return [address]
     tail = [IPv4Address(int(address) & 0xFFFFFFFF)] if any(address in net for net in _IPV4_AT_THE_END) else []
