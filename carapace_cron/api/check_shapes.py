@@ -167,7 +167,7 @@ def check_view(
 
 def status_of(one: Watched, now: datetime, *, with_started: bool = False) -> str:
     """What Healthchecks calls it: late is ``grace`` there, and v1 has ``started``."""
-    if with_started and any(not run.overdue for run in one.health.runs):
+    if with_started and one.health.started:
         return "started"
     shown = one.shown(now)
     return "grace" if shown == "late" else shown

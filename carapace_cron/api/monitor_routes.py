@@ -25,4 +25,4 @@ MONITOR_CALLS = (
     RestCall("GET", f"{_ONE}/pings", f"{_METHODS}.pings", READ, reads={"limit": whole, "cursor": whole}),
     RestCall("GET", f"{_ONE}/pings/{{n}}/body", f"{_METHODS}.pingBody", READ, reads={"n": whole}),
     RestCall("GET", f"{_ONE}/flips", f"{_METHODS}.flips", READ, reads={"since": text, "until": text}),
-)  # fmt: skip
+)

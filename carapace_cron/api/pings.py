@@ -28,7 +28,7 @@ from carapace_cron.gateway.forwarded import client_of
 from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.ids import token_hash
-from carapace_cron.ledger.ping_names import PING_KEY_SCOPES, Name
+from carapace_cron.ledger.ping_names import PING_KEY_SCOPE, Name
 from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT, MOST_CHANNELS, Ping, PingKind
@@ -216,7 +216,7 @@ class PingDoor:
             )
             raise Refusal(400, str(asked.fault)) if known else _not_found()
         actor = await self._reached(holder_of(asked.address.key, self._identify))
-        if actor is None or actor.scopes != {PING_KEY_SCOPES}:
+        if actor is None or actor.scopes != {PING_KEY_SCOPE}:
             raise _not_found()
         target = await self._by_slug(actor, asked)
         if asked.fault is not None and (asked.creates or target is not None):

@@ -21,14 +21,12 @@ from carapace_cron.channels.settings import KindSettings, read_settings
 from carapace_cron.clock import Clock
 from carapace_cron.hookspecs import ChannelFactory
 from carapace_cron.model.notice import AnyNotice
+from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, TOLERANCE_SECONDS
 from carapace_cron.outbound.headers import check_headers
 from carapace_cron.ports.channel import Channel
 
-TIMESTAMP_HEADER = "X-Carapace-Timestamp"
-SIGNATURE_HEADER = "X-Carapace-Signature"
 DELIVERY_HEADER = "X-Carapace-Delivery"
 MIN_SECRET_LENGTH = 16
-TOLERANCE_SECONDS = 300  # how old a signed request may be: clocks differ, and a captured one goes stale
 
 _WHAT = "the webhook"
 _OURS = frozenset(("content-type", "idempotency-key"))  # besides those that the client itself refuses

@@ -90,7 +90,7 @@ def tokens_group() -> None:
 @click.option(
     "--scope", "scopes", multiple=True, required=True,
     help="What it may: jobs:read, jobs:write, monitors, monitors:read, ping, host, admin. Repeat for more.",
-)  # fmt: skip
+)
 @click.option("--user", help="Whose it is; your own unless set.")
 @click.option("--tenant", help="Of which tenant; your own unless set.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with its id.")
@@ -129,11 +129,11 @@ def revoke_token_command(token_id: str) -> None:
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 600), default=10.0, show_default=True, metavar="SECONDS",
     help="How long telling the monitor of the end may take, all tries together.",
-)  # fmt: skip
+)
 @click.option(
     "--tail", type=click.IntRange(0, 10_000_000), default=10_000, show_default=True, metavar="BYTES",
     help="How much of the end of the output the monitor gets; with 0 the output does not come through here.",
-)  # fmt: skip
+)
 @click.option("--rid", metavar="UUID", help="The run id in the pings; a new one unless set.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def wrap_command(monitor: str, timeout: float, tail: int, rid: str | None, command: tuple[str, ...]) -> None:

@@ -83,10 +83,12 @@ class Reporter:
         return self._sentence()
 
     def _sentence(self) -> str | None:
-        for signal, fault in reversed(self._faults.items()):
-            what = "the start" if signal == "start" else f"exit status {signal}"
-            return f"the monitor at {origin(self._monitor)} was not told of {what}: {fault}"
-        return None
+        last = next(reversed(self._faults.items()), None)
+        if last is None:
+            return None
+        signal, fault = last
+        what = "the start" if signal == "start" else f"exit status {signal}"
+        return f"the monitor at {origin(self._monitor)} was not told of {what}: {fault}"
 
     def _send_all(self) -> None:
         while (ping := self._pings.get()) is not None:

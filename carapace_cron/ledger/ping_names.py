@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from carapace_cron.ledger.statements import chunks
 from carapace_cron.ledger.tables import monitors, tokens
 
-PING_KEY_SCOPES = "ping"  # a token that may do more is no ping key: what stands in addresses ends in logs
+PING_KEY_SCOPE = "ping"  # a token that may do more is no ping key: what stands in addresses ends in logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _ids(connection: sa.Connection, owner: tuple[str, str], slugs: Collection[st
 _KEYS = sa.select(tokens.c.hash, tokens.c.tenant, tokens.c.user_id).where(
     tokens.c.hash.in_(sa.bindparam("hashes", expanding=True)),
     tokens.c.revoked_at.is_(None),
-    tokens.c.scopes == PING_KEY_SCOPES,
+    tokens.c.scopes == PING_KEY_SCOPE,  # the column has all of a token's scopes, joined by blanks
 )
 _SLUGS = sa.select(monitors.c.slug, monitors.c.id).where(
     monitors.c.tenant == sa.bindparam("tenant"),

@@ -203,8 +203,11 @@ def _ended(monitor: Monitor, before: Health, due: Due | None, ping: Ping, kind: 
     duration_ms = _duration_ms(begun, ping)
     # Without an id nobody can tell which run has ended: none is taken to be at work any more.
     runs = tuple(run for run in before.runs if run.rid != ping.rid) if ping.rid else ()
-    status: Status = "down" if kind == "fail" else "up"
     failed = kind == "fail" and not _counted(monitor, before, due, begun, ping)
+    status: Status = "down" if kind == "fail" else "up"
+    in_row, ends = 0, _one_more(before.ends, "s")
+    if kind == "fail":
+        in_row, ends = before.failures_in_row + failed, _one_more(before.ends, "f" if failed else "")
     health = replace(
         before,
         status=status,
@@ -212,8 +215,8 @@ def _ended(monitor: Monitor, before: Health, due: Due | None, ping: Ping, kind: 
         last_duration_ms=duration_ms,
         expected_after=ping.at,
         runs=runs,
-        failures_in_row=before.failures_in_row + failed if kind == "fail" else 0,
-        ends=_one_more(before.ends, "f" if failed else "" if kind == "fail" else "s"),
+        failures_in_row=in_row,
+        ends=ends,
     )
     flip = None
     if status != before.status:

@@ -151,7 +151,7 @@ def _text(_name: str, text: str) -> str:
 
 
 def _words(_name: str, text: str) -> list[str]:
-    return [word for word in text.replace(",", " ").split() if word]
+    return text.replace(",", " ").split()
 
 
 def _seconds(name: str, text: str) -> float:
