@@ -28,8 +28,8 @@ class Notice(Record):
 
     id: str
     tenant: str
-    user_id: str
-    channel_id: str
+    user_id: str  # whose job it is
+    channel_id: str  # where the notice goes
     event: Literal["run.completed", "run.missed", "job.paused", "channel.test"] = "run.completed"
     job_id: str
     job_name: str
@@ -98,7 +98,7 @@ class MonitorNotice(Record):
     channel_id: str
     event: MonitorNoticeEvent
     monitor_id: str
-    monitor_name: str
+    monitor_name: str  # its slug or its id where it has none
     incident_id: str  # the same for all that is told of one incident
     status: str  # a Shown
     success: bool  # whether this is good news
@@ -157,9 +157,9 @@ class Delivery(Record):
     sequence: int
     notice: AnyNotice
     state: DeliveryState = "waiting"
-    tries: int = 0
-    next_try_at: Instant
+    tries: int = 0  # so far
+    next_try_at: Instant  # not before it; means nothing once it is not waiting
     courier: str | None = None
-    error: str | None = None
+    error: str | None = None  # of the last try; None: there was none, or it went well
     created_at: Instant
-    finished_at: Instant | None = None
+    finished_at: Instant | None = None  # when it was delivered, or given up
