@@ -209,8 +209,9 @@ class JobStore:
         """Apply `change` to the newest job and keep the result, as the next revision, updated now.
 
         When another process changed the object meanwhile it is read again and `change` is applied to
-        that. What `change` raises ends the update with nothing written, and so does the very job that it
-        was given as its answer.
+        that. What `change` raises ends the update with nothing written. If its answer is the very job that
+        it was given, that is written again, as no new revision: so no write that is still on its way, because
+        its answer got lost, can come after it.
         """
 
         def redefine(job: Job) -> Job:
@@ -232,7 +233,7 @@ class JobStore:
     ) -> Job:
         """Bury the job: it is out of everything, its object stays as a tombstone until `purge`.
 
-        `only_if` is asked of the newest job. If it says no, nothing is written and the answer has no
+        `only_if` is asked of the newest job. If it says no, nothing changes and the answer has no
         `deletedAt`.
         """
 
@@ -398,26 +399,18 @@ class JobStore:
             raise _gone(job_id)
         before = self._job(entry)
         after = change(before)
-        if after == before:
-            if tell:
-                await self._check_newest(entry)
-                await self._confirm(before, False)
+        is_news = after != before
+        if not is_news and not tell:
             return before
         if after.id != job_id:
             raise ValueError(f"the change made job {job_id!r} into {after.id!r}: an id never changes")
         stamped, body = written(after, over=before)
         outcome = await self._objects.put(key_of(job_id), body, if_match=entry.etag)
-        if not await self._done(stamped, body, outcome, tell=tell):
+        if not await self._done(stamped, body, outcome, tell=tell and is_news):
             raise _Lost
+        if not is_news:
+            await self._confirm(before, False)
         return stamped
-
-    async def _check_newest(self, entry: Entry) -> None:
-        """Where nothing is to be written no condition tells that memory was behind another process's change.
-        Raises `_Lost` if it was."""
-        key = key_of(entry.id)
-        await self._reread(key)
-        if self._etag(key) != entry.etag:
-            raise _Lost
 
     async def _done(self, write: Job, body: bytes, outcome: WriteOutcome, *, tell: bool) -> bool:
         """Whether the write was done; memory and listeners know the newest job either way.

@@ -37,6 +37,7 @@ from carapace_cron.gateway.hookspecs import Method, Route
 from carapace_cron.gateway.methods import method_of
 from carapace_cron.hookspecs import ChannelFactory, CronHooks, StoreFactory, hookimpl
 from carapace_cron.job_store import JobStore
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.deliveries import Deliveries
 from carapace_cron.ledger.events import Events
 from carapace_cron.ledger.facts import ledger_id
@@ -224,7 +225,12 @@ class House:
         self._data_dir.claim()
         await self._database.open()
         self._closers.append(self._database.close)
-        self._ledger = Runs(self._database, self._settings.limits, self._metrics)
+        self._ledger = Runs(
+            self._database,
+            self._settings.limits,
+            self._metrics,
+            on_committed=self._note_aftermath,
+        )
         self._deliveries = Deliveries(self._database)
         self.token_store = Tokens(self._database)
         self._objects = objects = CountedObjects(await self._open_objects(), self._metrics)
@@ -274,7 +280,7 @@ class House:
             on_outdated=lambda job_id: self._note_outdated(job_id),
             catch_up_per_second=self._settings.catch_up_per_second,
         )
-        self._register = Register(InForce(self._database), self._scheduler)
+        self._register = Register(InForce(self._database, self._note_aftermath), self._scheduler)
         self._executor = Executor(
             self._ledger,
             self._runners,
@@ -312,9 +318,7 @@ class House:
         self.removals = Removals(
             self.jobs, self._store, self._ledger, self._board, clock, on_restored=self._put_loaded
         )
-        self.runs = RunHistory(
-            self.jobs, self._ledger, clock, on_cancelled=lambda run: self._upkeep.note_cancelled(run)
-        )
+        self.runs = RunHistory(self.jobs, self._ledger, clock)
         self.backfills = BackfillDesk(self.jobs, self._ledger, schedules, clock)
         events = Events(self._database)
         self.events = EventDesk(events)
@@ -362,6 +366,7 @@ class House:
             next_at=self._scheduler.next_at,
             keep_runs=self._settings.keep_runs,
             keep_events=self._settings.keep_events,
+            is_shared=self._database.shared,
         )
 
     async def _load_jobs(self) -> None:
@@ -379,6 +384,7 @@ class House:
         for job_id, _ in self._store.revisions():
             if (known := progress.get(job_id)) is not None:
                 self._scheduler.remember(job_id, known.accounted_until, known.runs_created)
+                self._board.load({job_id: known})
         ran_once: list[str] = []
         for number, job in enumerate(self._store.all()):
             known = progress.get(job.id)
@@ -393,7 +399,6 @@ class House:
         for job_id in ran_once:
             if (kept := self._store.get(job_id)) is not None:
                 self._put_loaded(kept, progress[job_id])
-        self._board.load({job_id: one for job_id, one in progress.items() if self._store.holds(job_id)})
 
     async def _complete_changes(self, progress: Mapping[str, Progress]) -> None:
         """Put in force what the store has and the ledger has not: changes that a kill cut in two."""
@@ -440,6 +445,11 @@ class House:
         self._put(job, until, 0 if known is None else known.runs_created)
         self._upkeep.note_loaded(job, known if known is not None and known.revision == job.revision else None)
 
+    def _note_aftermath(self, aftermath: Aftermath) -> None:
+        for run_id in aftermath.ended_between:
+            self._upkeep.note_ended_between(run_id)
+        self.watch.note(aftermath.settled)
+
     def _job_changed(self, job_id: str, job: Job | None) -> None:
         self._upkeep.note_change(job_id, job)
         if job is not None:
@@ -448,6 +458,7 @@ class House:
             self._scheduler.drop(job_id, buried.deleted_at)
         else:
             self._scheduler.forget(job_id)
+            self._board.forget(job_id)
 
     def _note_outdated(self, job_id: str) -> None:
         """Another gateway has changed a job: look at it now, not at the next round."""
@@ -471,7 +482,9 @@ class House:
     def _start_loops(self) -> None:
         """Upkeep first and scheduler last, so that they end in the opposite order."""
         if self._database.shared:
-            self._neighbours = neighbours = Neighbours(self._store, self._clock)
+            self._neighbours = neighbours = Neighbours(
+                self._store, self._clock, on_changed=self._upkeep.note_elsewhere
+            )
             self._start_loop("neighbours", neighbours.run(), neighbours.stop)
         if self._ownership is not None:
             self._start_loop("ownership", self._ownership.run(), self._ownership.stop)

@@ -32,10 +32,10 @@ class WatchWing:
         metrics: Metrics,
     ) -> None:
         """`notices_wait` wakes the courier."""
-        self.watchlist = watchlist = Watchlist(database, self._settled)
+        self.watchlist = watchlist = Watchlist(database, self.note)
         self._notices_wait = notices_wait
         self.watchman = Watchman(watchlist, clock)
-        self.pings = PingBook(Pings(database, self._settled), metrics)
+        self.pings = PingBook(Pings(database, self.note), metrics)
         self.badges = BadgeDesk(BadgeKeys(database), watchlist, clock)
         self.monitors = MonitorDesk(
             watchlist,
@@ -45,7 +45,8 @@ class WatchWing:
             max_monitors_per_tenant=max_monitors_per_tenant,
         )
 
-    def _settled(self, settled: Settled) -> None:
+    def note(self, settled: Settled) -> None:
+        """Something became of monitors."""
         self.watchman.note(settled.look_at)
         if settled.told:
             self._notices_wait.set()

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from carapace_cron.errors import Conflict, NotFound
 from carapace_cron.ids import run_id
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.history import one_run
 from carapace_cron.ledger.planning import (
@@ -56,6 +57,7 @@ def record_asked(
     plan: JobPlan,
     key: str,
     now: datetime,
+    aftermath: Aftermath,
     *,
     trigger: Trigger = "manual",
     caused_by: str | None = None,
@@ -79,7 +81,8 @@ def record_asked(
             raise Conflict(f"{refusal}; wait for it, or cancel it")
         row |= {"status": "skipped", "reason": refusal, "available_at": None, "finished_at": now}
     elif way.alive and plan.overlap == "cancelPrevious":
-        cancel_runs(connection, plan.job_id, "a newer run was asked for; overlap is cancelPrevious", now)
+        reason = "a newer run was asked for; overlap is cancelPrevious"
+        cancel_runs(connection, plan.job_id, reason, now, aftermath)
     connection.execute(sa.insert(runs), [row])
     set_next_free(connection, [plan.job_id] if way.alive else [], now)
     made = recorded(connection, key)

@@ -13,6 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.asked import record_asked
 from carapace_cron.ledger.planning import empty_plan
 from carapace_cron.ledger.statements import AnyRow
@@ -41,7 +42,7 @@ class Finished:
     finished_at: datetime
 
 
-def start_followers(connection: sa.Connection, finished: Sequence[Finished]) -> None:
+def start_followers(connection: sa.Connection, finished: Sequence[Finished], aftermath: Aftermath) -> None:
     """Record a run of each job whose condition one of these ends meets; exactly one per end."""
     if not finished:
         return
@@ -51,10 +52,12 @@ def start_followers(connection: sa.Connection, finished: Sequence[Finished]) -> 
     for one in finished:
         for row in followers.get(one.job_id, ()):
             if row.condition in _WHEN.get(one.status, ()):
-                _start(connection, row.job_id, row.body, one)
+                _start(connection, row.job_id, row.body, one, aftermath)
 
 
-def _start(connection: sa.Connection, job_id: str, definition: bytes, cause: Finished) -> None:
+def _start(
+    connection: sa.Connection, job_id: str, definition: bytes, cause: Finished, aftermath: Aftermath
+) -> None:
     try:
         job = Job.model_validate_json(definition)
     except ValidationError:
@@ -63,7 +66,7 @@ def _start(connection: sa.Connection, job_id: str, definition: bytes, cause: Fin
         return
     key = chained_run_key(job_id, cause.run_id)
     plan = empty_plan(job)
-    record_asked(connection, plan, key, cause.finished_at, trigger="chain", caused_by=cause.run_id)
+    record_asked(connection, plan, key, cause.finished_at, aftermath, trigger="chain", caused_by=cause.run_id)
 
 
 _FOLLOWERS = (

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.ledger import holding
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.ending import Expired, expire
 from carapace_cron.ledger.job_monitors import hear_starts
 from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
@@ -88,6 +89,7 @@ def claim(
     slots: int,
     now: datetime,
     lease_until: datetime,
+    aftermath: Aftermath,
     limits: Limits = NO_LIMITS,
     turns: Turns | None = None,
 ) -> Claimed:
@@ -98,14 +100,14 @@ def claim(
     """
     turns = turns or Turns()
     cancelled = connection.execute(_CANCELLED, {"owner": owner}).all()
-    expired, deadline = _end_late(connection, now)
+    expired, deadline = _end_late(connection, now, aftermath)
     lanes = _lanes(connection, slots, now)
     ready = {one.name: one.ready for one in lanes if one.ready}
     shares = fair_shares(ready, _running(connection), slots, limits.per_tenant, turns)
     due = _sorted_out(connection, shares, now, limits)
     if due.take:
         _start(connection, due.take, {"owner": owner, "until": lease_until, "now": now})
-        hear_starts(connection, due.take, now)
+        hear_starts(connection, due.take, now, aftermath)
     if due.hold:
         holding.hold(connection, due.hold, due.at_work, limits.by_label, now, turns)
     released = 0
@@ -123,13 +125,15 @@ def claim(
     )
 
 
-def _end_late(connection: sa.Connection, now: datetime) -> tuple[list[Expired], datetime | None]:
+def _end_late(
+    connection: sa.Connection, now: datetime, aftermath: Aftermath
+) -> tuple[list[Expired], datetime | None]:
     """End queued runs whose deadline has passed; those, and when the next one of the others does."""
     first = connection.execute(_NEXT_DEADLINE).scalar()
     if first is None or first > now:
         return [], first
     late = connection.execute(_LATE, {"now": now, "most": LATE_AT_ONCE}).all()
-    return expire(connection, late, now), connection.execute(_NEXT_DEADLINE).scalar()
+    return expire(connection, late, now, aftermath), connection.execute(_NEXT_DEADLINE).scalar()
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.holding import release_after
 from carapace_cron.ledger.in_force import definition_in_force
@@ -76,7 +77,7 @@ class Expired:
 
 
 def record_ends(
-    connection: sa.Connection, ends: Sequence[AttemptEnd], turns: Turns | None = None
+    connection: sa.Connection, ends: Sequence[AttemptEnd], aftermath: Aftermath, turns: Turns | None = None
 ) -> list[Ended]:
     """Record the ends whose lease still holds, with all that follows; one answer each, in their order."""
     held = _held(connection, [end.run_id for end in ends])
@@ -98,7 +99,8 @@ def record_ends(
     if again:
         connection.execute(_TRY_AGAIN, [{"run": end.run_id, "at": end.retry_at} for end in again])
     pauses = _finish(connection, final) if final else {}
-    hear_ends(connection, [_heard(held[end.run_id, end.owner, end.attempt], end) for end in final])
+    heard = [_heard(held[end.run_id, end.owner, end.attempt], end) for end in final]
+    hear_ends(connection, heard, aftermath)
     if now is not None:
         labels = [held[end.run_id, end.owner, end.attempt].labels for end in accepted]
         release_after(connection, labels, now, turns)
@@ -108,7 +110,9 @@ def record_ends(
     ]
 
 
-def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: datetime) -> list[str]:
+def cancel_runs(
+    connection: sa.Connection, job_id: str, reason: str, now: datetime, aftermath: Aftermath
+) -> list[str]:
     """Cancel all live runs of a job: those that wait end now, those that run are asked to stop.
 
     Returns the ids of the running ones.
@@ -117,7 +121,7 @@ def cancel_runs(connection: sa.Connection, job_id: str, reason: str, now: dateti
     ended = {**_NO_LONGER_WAITING, "status": "cancelled", "reason": reason, "finished_at": now}
     waiting = connection.execute(sa.select(runs).where(of_job, QUEUED)).all()
     connection.execute(sa.update(runs).where(of_job, QUEUED).values(**ended))
-    _leave(connection, waiting, "cancelled", reason, now)
+    _leave(connection, waiting, "cancelled", reason, now, aftermath)
     asked = sa.func.coalesce(runs.c.cancel_reason, reason)
     connection.execute(sa.update(runs).where(of_job, RUNNING).values(cancel_reason=asked))
     return list(connection.execute(sa.select(runs.c.id).where(of_job, RUNNING)).scalars())
@@ -131,7 +135,9 @@ def cancellable(connection: sa.Connection, run_id: str) -> str | None:
     return str(row.status)
 
 
-def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetime) -> str | None:
+def cancel_run(
+    connection: sa.Connection, run_id: str, reason: str, now: datetime, aftermath: Aftermath
+) -> str | None:
     """Cancel one run; its status afterwards ("running" = asked to stop), None when there is none."""
     row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).one_or_none()
     if row is None:
@@ -147,12 +153,14 @@ def cancel_run(connection: sa.Connection, run_id: str, reason: str, now: datetim
         .where(runs.c.id == run_id)
         .values(**_NO_LONGER_WAITING, status="cancelled", reason=reason, finished_at=now)
     )
-    _leave(connection, [row], "cancelled", reason, now)
+    _leave(connection, [row], "cancelled", reason, now, aftermath)
     set_next_free(connection, [row.job_id], now)
     return "cancelled"
 
 
-def expire(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> list[Expired]:
+def expire(
+    connection: sa.Connection, rows: Sequence[AnyRow], now: datetime, aftermath: Aftermath
+) -> list[Expired]:
     """End queued runs whose deadline has passed: as missed if it never began, else as timeout."""
     ended: list[Expired] = []
     for row in rows:
@@ -161,21 +169,27 @@ def expire(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> 
         reason = f"its deadline, {instant_text(row.deadline_at)}, passed before {late}"
         values = {**_NO_LONGER_WAITING, "status": status, "reason": reason, "finished_at": now}
         connection.execute(sa.update(runs).where(runs.c.id == row.id).values(**values))
-        (pause,) = _leave(connection, [row], status, reason, now)
+        (pause,) = _leave(connection, [row], status, reason, now, aftermath)
         ended.append(Expired(row.id, row.job_id, status, pause))
     set_next_free(connection, [row.job_id for row in rows], now)
     return ended
 
 
 def _leave(
-    connection: sa.Connection, rows: Sequence[AnyRow], status: RunState, reason: str, now: datetime
+    connection: sa.Connection,
+    rows: Sequence[AnyRow],
+    status: RunState,
+    reason: str,
+    now: datetime,
+    aftermath: Aftermath,
 ) -> list[str | None]:
     """What follows when queued runs end; of each, why its job is to be paused now, None = it is not.
 
     `rows` are as they were before. One that was to start, and had been let go by a limit, leaves its room.
     """
     release_after(connection, [row.labels for row in rows if row.available_at is not None], now)
-    hear_ends(connection, [RunEnd.of(row, status, now, reason) for row in rows])
+    hear_ends(connection, [RunEnd.of(row, status, now, reason) for row in rows], aftermath)
+    aftermath.ended_between += [row.id for row in rows if row.attempt]
     return [_end_between(connection, row, status, reason, now) for row in rows]
 
 

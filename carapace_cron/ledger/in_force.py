@@ -10,7 +10,8 @@ Plain functions on a connection; `InForce` is the door to them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from carapace_cron.database import Database
 from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.aftermath import Aftermath, gathered
 from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.job_monitors import WATCHED, follow
 from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
@@ -51,8 +53,12 @@ _BOOKKEEPING = frozenset(
 class InForce:
     """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, on_committed: Callable[[Aftermath], None] = lambda aftermath: None
+    ) -> None:
+        """`on_committed` hears after each commit what it did besides. It must not wait."""
         self._database = database
+        self._on_committed = on_committed
 
     @failpoint("in_force.put")
     async def put(self, jobs: Sequence[Job], *, told: bool = True) -> list[str]:
@@ -61,14 +67,19 @@ class InForce:
         `told`: a job that this ledger sees for the first time is an event. Answers with the ids of jobs
         whose chains would run in a circle; they are in force without them.
         """
-        return await self._database.write(lambda c: put_in_force(c, jobs, told=told))
+        work = partial(put_in_force, jobs=jobs, told=told)
+        circular, aftermath = await self._database.write(partial(gathered, work=work))
+        self._on_committed(aftermath)
+        return circular
 
     async def definition(self, job_id: str) -> bytes | None:
         """The document of the definition in force; None when the ledger has none."""
         return await self._database.read(lambda c: c.execute(_IN_FORCE, {"job": job_id}).scalar())
 
 
-def put_in_force(connection: sa.Connection, jobs: Sequence[Job], *, told: bool) -> list[str]:
+def put_in_force(
+    connection: sa.Connection, aftermath: Aftermath, jobs: Sequence[Job], *, told: bool
+) -> list[str]:
     held = _held(connection, [job.id for job in jobs])
     newer = [job for job in jobs if _is_newer(job, held.get(job.id))]
     if not newer:
@@ -82,7 +93,7 @@ def put_in_force(connection: sa.Connection, jobs: Sequence[Job], *, told: bool) 
     insert_events(connection, [_event(job, befores[job.id]) for job in news])
     watched = [job for job in newer if job.monitor is not None or _was_watched(befores[job.id])]
     if watched:
-        follow(connection, watched)
+        follow(connection, watched, aftermath)
     return [job.id for job in newer if not _chain(connection, job)]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.ids import job_monitor_id
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.monitors import Watched
 from carapace_cron.ledger.pings import Arrival, record_pings
 from carapace_cron.ledger.settling import Settling
@@ -67,7 +68,7 @@ class RunEnd:
         return cls(row.id, row.job_id, _is_watched(row.labels), status, at, due_at, error)
 
 
-def follow(connection: sa.Connection, jobs: Sequence[Job]) -> None:
+def follow(connection: sa.Connection, jobs: Sequence[Job], aftermath: Aftermath) -> None:
     """These definitions are in force now: their monitors are made, changed, paused, removed accordingly."""
     settling = Settling(connection, [job_monitor_id(job.id) for job in jobs])
     for job in jobs:
@@ -79,26 +80,31 @@ def follow(connection: sa.Connection, jobs: Sequence[Job]) -> None:
             _make(settling, job, wanted)
         elif monitor_id in settling:
             settling.remove(monitor_id, job.updated_at)
-    settling.keep()
+    aftermath.add(settling.keep())
 
 
-def hear_starts(connection: sa.Connection, rows: Sequence[AnyRow], now: datetime) -> None:
+def hear_starts(
+    connection: sa.Connection, rows: Sequence[AnyRow], now: datetime, aftermath: Aftermath
+) -> None:
     """These runs begin; `rows` are as they were before."""
-    _hear(connection, [_start(row, now) for row in rows if _is_watched(row.labels) and row.attempt == 0])
+    begun = [_start(row, now) for row in rows if _is_watched(row.labels) and row.attempt == 0]
+    _hear(connection, begun, aftermath)
 
 
-def hear_ends(connection: sa.Connection, ends: Sequence[RunEnd]) -> None:
+def hear_ends(connection: sa.Connection, ends: Sequence[RunEnd], aftermath: Aftermath) -> None:
     """These runs have ended, whether or not they had begun."""
-    _hear(connection, [_end(end) for end in ends if end.is_watched])
+    _hear(connection, [_end(end) for end in ends if end.is_watched], aftermath)
 
 
-def hear_plans(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+def hear_plans(
+    connection: sa.Connection, rows: Sequence[Mapping[str, Any]], now: datetime, aftermath: Aftermath
+) -> None:
     """These instants got their records: what was missed is a failure; what was skipped, or waits for the run
     before it, is no silence. Of many of one job the last tells for all."""
     watched = [row for row in rows if _is_watched(row["labels"]) and row["available_at"] is None]
     missed = {row["job_id"]: row for row in watched if row["status"] == "missed"}
     others = {row["job_id"]: row for row in watched if row["status"] != "missed"}
-    _hear(connection, [_planned(row, now) for row in (*missed.values(), *others.values())])
+    _hear(connection, [_planned(row, now) for row in (*missed.values(), *others.values())], aftermath)
 
 
 def _is_watched(labels: str) -> bool:
@@ -145,9 +151,10 @@ def _arrival(
     return Arrival(job_monitor_id(job_id), ping)
 
 
-def _hear(connection: sa.Connection, arrivals: Sequence[Arrival]) -> None:
+def _hear(connection: sa.Connection, arrivals: Sequence[Arrival], aftermath: Aftermath) -> None:
     if arrivals:
-        record_pings(connection, arrivals, of_jobs=True)
+        _, settled = record_pings(connection, arrivals, of_jobs=True)
+        aftermath.add(settled)
 
 
 def _make(settling: Settling, job: Job, wanted: JobMonitor) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from carapace_cron.ids import run_id
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.job_monitors import hear_plans
@@ -114,7 +115,9 @@ class _Rows:
     making_way: list[str] = field(default_factory=list)
 
 
-def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
+def record_plans(
+    connection: sa.Connection, plans: Sequence[JobPlan], now: datetime, aftermath: Aftermath
+) -> list[Planned]:
     """Insert what `plans` say. An instant that has its record already keeps it and is not counted."""
     in_force = definitions_in_force(connection, [plan.job_id for plan in plans])
     sound = [plan for plan in plans if is_in_force(plan, in_force)]
@@ -133,10 +136,10 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
         for plan in sound
     ]
     for job_id in rows.making_way:
-        cancel_runs(connection, job_id, "the next instant came due; the job's overlap is cancelPrevious", now)
+        cancel_runs(connection, job_id, _MADE_WAY, now, aftermath)
     if rows.inserts:
         connection.execute(sa.insert(runs), rows.inserts)
-        hear_plans(connection, rows.inserts, now)
+        hear_plans(connection, rows.inserts, now, aftermath)
     set_next_free(connection, rows.making_way, now)  # what was only waiting is gone: the new one is first
     for plan, answer in zip(sound, answers, strict=True):
         if plan.notice is not None and answer.missed:
@@ -146,6 +149,9 @@ def record_plans(connection: sa.Connection, plans: Sequence[JobPlan], now: datet
     return [
         next(in_order) if is_in_force(plan, in_force) else _refused(plan, in_force) for plan in plans
     ]
+
+
+_MADE_WAY = "the next instant came due; the job's overlap is cancelPrevious"
 
 
 def _refused(plan: JobPlan, in_force: Mapping[str, _InForce]) -> Planned:

@@ -8,17 +8,18 @@ whoever lives in this one; `ended` whenever a notice may be waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger import asked, claiming, ending, history, holding, planning
+from carapace_cron.ledger.aftermath import Aftermath, gathered
 from carapace_cron.ledger.asked import Backfilled
 from carapace_cron.ledger.chaining import Finished, start_followers
 from carapace_cron.ledger.claiming import Claim, Claimed, Renewal
@@ -31,14 +32,23 @@ from carapace_cron.metrics import Metrics
 from carapace_cron.model.limits import NO_LIMITS, Limits
 from carapace_cron.model.run import Run, manual_run_key
 
+T = TypeVar("T")
+
 
 class Runs:
     """All methods raise `Unavailable` when the database cannot be used; then nothing was changed."""
 
     def __init__(
-        self, database: Database, limits: Limits = NO_LIMITS, metrics: Metrics | None = None
+        self,
+        database: Database,
+        limits: Limits = NO_LIMITS,
+        metrics: Metrics | None = None,
+        *,
+        on_committed: Callable[[Aftermath], None] = lambda aftermath: None,
     ) -> None:
+        """`on_committed` hears after each commit what it did besides. It must not wait."""
         self._database = database
+        self._on_committed = on_committed
         self._metrics = metrics or Metrics()
         self._limits = limits
         self._turns = Turns()
@@ -48,7 +58,7 @@ class Runs:
     @failpoint("ledger.record_due")
     async def record_due(self, plans: Sequence[JobPlan], now: datetime) -> list[Planned]:
         """One record for each instant of `plans`, all in one transaction; see `planning`."""
-        answers = await self._database.write(lambda c: planning.record_plans(c, plans, now))
+        answers = await self._write(lambda c, aftermath: planning.record_plans(c, plans, now, aftermath))
         self._count_due(answers)
         self.changed.set()
         if any(answer.missed for answer in answers):
@@ -66,14 +76,14 @@ class Runs:
         """
         key = manual_run_key(plan.job_id, idempotency_key)
 
-        def start(connection: sa.Connection) -> Run:
+        def start(connection: sa.Connection, aftermath: Aftermath) -> Run:
             is_news = asked.recorded(connection, key) is None
-            run = asked.record_asked(connection, plan, key, now)
+            run = asked.record_asked(connection, plan, key, now, aftermath)
             if event is not None and is_news:
                 insert_events(connection, [replace(event, subject=run.id)])
             return run
 
-        run = await self._database.write(start)
+        run = await self._write(start)
         self.changed.set()
         return run
 
@@ -104,22 +114,25 @@ class Runs:
     async def claim(self, *, owner: str, slots: int, now: datetime, lease_until: datetime) -> Claimed:
         """Take up to `slots` due runs, each with a new attempt; see `claiming.claim`."""
 
-        def claim(connection: sa.Connection) -> Claimed:
+        def claim(connection: sa.Connection, aftermath: Aftermath) -> Claimed:
             claimed = claiming.claim(
                 connection,
                 owner=owner,
                 slots=slots,
                 now=now,
                 lease_until=lease_until,
+                aftermath=aftermath,
                 limits=self._limits,
                 turns=self._turns,
             )
             start_followers(
-                connection, [Finished(one.run_id, one.job_id, one.status, now) for one in claimed.expired]
+                connection,
+                [Finished(one.run_id, one.job_id, one.status, now) for one in claimed.expired],
+                aftermath,
             )
             return claimed
 
-        claimed = await self._database.write(claim)
+        claimed = await self._write(claim)
         for one in claimed.claims:
             self._turns.note(one.lane)
             if one.attempt == 1:
@@ -172,8 +185,8 @@ class Runs:
     async def record_ends(self, ends: Sequence[AttemptEnd]) -> list[Ended]:
         """Record how attempts ended, all in one transaction; see `ending.record_ends`."""
 
-        def record(connection: sa.Connection) -> list[Ended]:
-            answers = ending.record_ends(connection, ends, self._turns)
+        def record(connection: sa.Connection, aftermath: Aftermath) -> list[Ended]:
+            answers = ending.record_ends(connection, ends, aftermath, self._turns)
             start_followers(
                 connection,
                 [
@@ -181,10 +194,11 @@ class Runs:
                     for end, answer in zip(ends, answers, strict=True)
                     if answer.status is not None and answer.status != "queued"
                 ],
+                aftermath,
             )
             return answers
 
-        answers = await self._database.write(record)
+        answers = await self._write(record)
         self._count_ends(ends, answers)
         self.changed.set()
         self.ended.set()
@@ -199,13 +213,13 @@ class Runs:
         `event` is written with it, with the state before, unless it was cancelled already, or has ended.
         """
 
-        def cancel(connection: sa.Connection) -> str | None:
+        def cancel(connection: sa.Connection, aftermath: Aftermath) -> str | None:
             before = ending.cancellable(connection, run_id)
             if event is not None and before is not None:
                 insert_events(connection, [replace(event, before={"status": before})])
-            return ending.cancel_run(connection, run_id, reason, now)
+            return ending.cancel_run(connection, run_id, reason, now, aftermath)
 
-        status = await self._database.write(cancel)
+        status = await self._write(cancel)
         self.changed.set()
         self.ended.set()
         return status
@@ -213,7 +227,9 @@ class Runs:
     @failpoint("ledger.cancel_all")
     async def cancel_all(self, job_id: str, reason: str, now: datetime) -> list[str]:
         """Cancel all live runs of a job; the ids of those that were asked to stop."""
-        running = await self._database.write(lambda c: ending.cancel_runs(c, job_id, reason, now))
+        running = await self._write(
+            lambda c, aftermath: ending.cancel_runs(c, job_id, reason, now, aftermath)
+        )
         self.changed.set()
         self.ended.set()
         return running
@@ -252,6 +268,11 @@ class Runs:
             removed, after = removed + batch.runs, batch.after
         await self._database.write(history.drop_unused_definitions)
         return removed
+
+    async def _write(self, work: Callable[[sa.Connection, Aftermath], T]) -> T:
+        result, aftermath = await self._database.write(partial(gathered, work=work))
+        self._on_committed(aftermath)
+        return result
 
     def _count_due(self, answers: Sequence[Planned]) -> None:
         counted = self._metrics.due_instants

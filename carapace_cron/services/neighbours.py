@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import CarapaceError
@@ -21,8 +22,12 @@ REFRESH_SECONDS = 5.0  # one listing each; how long a new job of another gateway
 class Neighbours:
     """`run` is the loop; `stop` lets it end."""
 
-    def __init__(self, store: JobStore, clock: Clock) -> None:
+    def __init__(
+        self, store: JobStore, clock: Clock, *, on_changed: Callable[[Sequence[str]], None]
+    ) -> None:
+        """`on_changed` hears the ids of jobs that others wrote, be it only how they fared."""
         self._store = store
+        self._on_changed = on_changed
         self._clock = clock
         self._stopping = False
         self.wake = asyncio.Event()  # set: look now
@@ -40,7 +45,7 @@ class Neighbours:
 
     async def _refresh(self) -> None:
         try:
-            await self._store.refresh()
+            self._on_changed((await self._store.refresh()).changed)
         except CarapaceError as error:
             log.warning("changes by other gateways wait: %s", error, extra={"action": "refresh"})
         except Exception:

@@ -91,7 +91,6 @@ class Removals:
             else:
                 if job.deleted_at is None:
                     return
-            self._board.forget(job_id)
             self._half_removed[job_id] = reason
             await self._complete(job_id)
 

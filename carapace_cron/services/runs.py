@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +42,10 @@ class RunsAsked:
 class RunHistory:
     """Runs of the caller's jobs; an admin's view is the whole of their tenant."""
 
-    def __init__(
-        self, jobs: Jobs, runs: Runs, clock: Clock, *, on_cancelled: Callable[[Run], None]
-    ) -> None:
-        """`on_cancelled` hears of a run that is cancelled between two attempts: no attempt's end tells it."""
+    def __init__(self, jobs: Jobs, runs: Runs, clock: Clock) -> None:
         self._jobs = jobs
         self._runs = runs
         self._clock = clock
-        self._on_cancelled = on_cancelled
 
     async def start(self, actor: Actor, job_id: str, idempotency_key: str | None = None) -> dict[str, Any]:
         """Run a job now, beside its schedule; paused jobs too. The same key again is the same run."""
@@ -78,12 +73,10 @@ class RunHistory:
             now, run.tenant, run.user_id, actor.user, "run.cancelled", subject=run.id, job_id=run.job_id
         )
         status = await self._runs.cancel(run.id, f"cancelled by {actor.user}", now, event)
+        after = await self._find(actor, run_id)  # retention may have been quicker
         if status not in ("cancelled", "running"):
             message = f"run {run.id} has ended already, as {status}: nothing is left to cancel"
             raise Conflict(message, field="runId")
-        after = await self._find(actor, run_id)
-        if run.status == "queued" and run.attempt > 0 and after.status == "cancelled":
-            self._on_cancelled(after)
         return run_view(after)
 
     async def page(self, actor: Actor, asked: RunsAsked) -> dict[str, Any]:

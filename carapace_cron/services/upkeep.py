@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
@@ -34,7 +34,7 @@ from carapace_cron.services.removals import TOMBSTONE_DAYS, Removals
 log = logging.getLogger(__name__)
 
 JOB_COMPLETED = "carapace.cron.job_completed"
-ROUND_SECONDS = 5.0
+ROUND_SECONDS = 5.0  # how long what others did stays unseen, and what failed waits for another try
 CHECKPOINT_SECONDS = 300.0  # a job whose status stays the same is written at most this often
 PRUNE_SECONDS = 3600.0
 RECOUNTS_AT_ONCE = 500
@@ -64,10 +64,12 @@ class Upkeep:
         *,
         register: Register,
         emit: Emit,
-        next_at: Callable[[str], Any],
+        next_at: Callable[[str], datetime | None],
         keep_runs: timedelta,
         keep_events: timedelta,
+        is_shared: bool,
     ) -> None:
+        """`is_shared`: other gateways run the jobs, too."""
         self._jobs = jobs
         self._removals = removals
         self._store = store
@@ -85,9 +87,11 @@ class Upkeep:
         self._paused_until: dict[str, datetime] = {}
         self._to_delete: set[str] = set()
         self._to_recount: set[str] = set()
-        self._to_tell: list[str] = []  # ids of runs that ended while nobody worked on them
+        self._elsewhere: set[str] = set()
+        self._to_tell: list[str] = []  # ids of runs that ended between two attempts
         self._dirty: dict[str, str | None] = {}  # job id → the status that its stored document shows
         self._checkpointed_at: dict[str, float] = {}
+        self._is_shared = is_shared
         self._patience = Patience()
         self._pruned_at = clock.monotonic()
         self._wake = asyncio.Event()
@@ -118,11 +122,10 @@ class Upkeep:
         }
         self._emit(JOB_COMPLETED, payload, notice.tenant, notice.user_id)
 
-    def note_cancelled(self, run: Run) -> None:
-        """A run was cancelled between two attempts: it has ended, though no attempt's end was recorded."""
-        self._to_recount.add(run.job_id)
+    def note_ended_between(self, run_id: str) -> None:
+        """A run ended between two attempts, so no attempt's end tells of it."""
+        self._to_tell.append(run_id)
         self._wake.set()
-        self._tell(run)
 
     def _tell(self, run: Run) -> None:
         job = self._store.get(run.job_id)
@@ -144,6 +147,9 @@ class Upkeep:
     def _note_standing(self, job: Job, end: AttemptEnd, status: str) -> None:
         self._dirty.setdefault(job.id, self._board.of(job.id).last_status)
         self._board.note(end, status)
+        if self._is_shared:  # the job's runs at other gateways count, too
+            self._to_recount.add(job.id)
+            self._wake.set()
         if job.delete_after_run and end.trigger not in ASKED_FOR and _is_of_today(job, end.started_at):
             self._to_delete.add(job.id)
             self._wake.set()
@@ -151,9 +157,11 @@ class Upkeep:
     def note_expired(self, expired: Expired) -> None:
         """A run came to its deadline while nobody worked on it."""
         self._to_recount.add(expired.job_id)
-        if expired.status == "timeout":
-            self._to_tell.append(expired.run_id)
         self._wake.set()
+
+    def note_elsewhere(self, job_ids: Iterable[str]) -> None:
+        """Other gateways have written these jobs: perhaps what became of their runs."""
+        self._elsewhere.update(job_ids)
 
     def note_refused(self, end: AttemptEnd) -> None:
         """An attempt's end was not recorded: it may have been before, and what follows nobody has heard."""
@@ -222,6 +230,9 @@ class Upkeep:
                 self._pruned_at = self._clock.monotonic()
                 await self._survive(self._prune)
             await self._clock.wait(self._wake, self._idle_seconds())
+        await self._survive(self._settle)
+        await self._patience.each("a last checkpoint", list(self._dirty), self._checkpoint)
+        await self._survive(self._snapshot)
 
     def _idle_seconds(self) -> float:
         """Until the next round, or the end of a pause before it."""
@@ -229,20 +240,18 @@ class Upkeep:
         ends = ((until - now).total_seconds() for until in self._paused_until.values() if until > now)
         return min(ROUND_SECONDS, min(ends, default=ROUND_SECONDS))
 
-    async def stop(self) -> None:
-        """Write down what is not written yet, within reason; `run` returns."""
+    def stop(self) -> None:
+        """Let `run` write down what is not written yet, within reason, and return."""
         self._stopping = True
         self._wake.set()
-        await self._survive(self._settle)
-        await self._patience.each("a last checkpoint", list(self._dirty), self._checkpoint)
-        await self._survive(self._snapshot)
 
     async def _settle(self) -> None:
         """What has to happen to jobs that are finished, done or deleted; each step survives by itself."""
         await self._survive(self._store.clear_doubts)
         await self._survive(self._register.catch_up)
+        await self._survive(self._tell_ended_between)
+        await self._survive(self._hear_of_neighbours)
         await self._survive(self._recount)
-        await self._survive(self._tell_expired)
         await self._survive(self._removals.complete)
         over = [job_id for job_id, until in self._paused_until.items() if until <= self._clock.now()]
         await self._patience.each("the end of a pause", over, self._jobs.end_pause)
@@ -265,12 +274,20 @@ class Upkeep:
         await self._note_done(job_ids)
         self._to_recount.difference_update(job_ids)
 
-    async def _tell_expired(self) -> None:
+    async def _tell_ended_between(self) -> None:
         while self._to_tell:
             run = await self._runs.get(self._to_tell[0])
             del self._to_tell[0]
             if run is not None:
+                self._to_recount.add(run.job_id)
                 self._tell(run)
+
+    async def _hear_of_neighbours(self) -> None:
+        """Take over what became of jobs that others ran; who ran them writes it down."""
+        job_ids = list(islice(self._elsewhere, RECOUNTS_AT_ONCE))
+        if job_ids:
+            self._board.load(await self._runs.progress_of(job_ids))
+            self._elsewhere.difference_update(job_ids)
 
     async def _note_done(self, job_ids: Sequence[str]) -> None:
         """Find out which of these jobs have had the run after which they are to be deleted."""

@@ -64,7 +64,7 @@ class Watch:
             await self.api.clock.advance(1)
 
     async def titles(self) -> list[str]:
-        answer = await self.api.ask("carapace.gateway.messages", who="alice")
+        answer = await self.api.ask("carapace.gateway.messages", who="watcher")
         return [one["title"] for one in reversed(answer["result"]["items"])]
 
 
@@ -213,7 +213,7 @@ class TestSilence:
         await api.clock.advance(300)
         assert await watch.flips() == [("13:00", "up", "ping"), ("14:05", "down", "timeout")]
         await api.until(lambda: _told(watch, 1))
-        answer = await api.ask("carapace.gateway.messages", who="alice")
+        answer = await api.ask("carapace.gateway.messages", who="watcher")
         assert answer["result"]["items"][0]["text"] == (
             "No run came in time. It was due at 2026-01-30T14:00:00Z. "
             "Its grace was over at 2026-01-30T14:05:00Z."
@@ -305,3 +305,12 @@ async def _stand_still(api: Any, loop: str = "scheduler") -> None:
     else:
         await house._executor.stop(0)
     await next(one for one in house._loops if one.get_name() == loop)
+
+
+class TestTheWatchman:
+    async def test_hears_of_what_comes_sooner_than_it_knew(self, api: Any) -> None:
+        """A run that begins is to end before the next instant is due."""
+        watch = await Watch.over(api, command="agent: hang", monitor={"maxRunSeconds": 60})
+        await api.clock.advance(HOUR)
+        await api.clock.advance(61)
+        assert await watch.flips() == [("13:01", "down", "run")]

@@ -25,6 +25,7 @@ from carapace_cron.plugin import House
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 from carapace_cron.ports.object_store import ObjectStore
 from carapace_cron.services.neighbours import REFRESH_SECONDS
+from carapace_cron.services.upkeep import CHECKPOINT_SECONDS
 from carapace_cron.settings import CronSettings
 
 from .conftest import NOON
@@ -238,3 +239,18 @@ async def test_nothing_is_known_any_more_of_a_job_whose_tombstone_is_gone(street
     await first._store.purge(street.clock.now())
     await street.clock.advance(HEARD_SECONDS)
     assert [list(house._scheduler._known) for house in (first, second)] == [[], []]
+
+
+async def test_what_became_of_a_jobs_runs_is_the_same_at_every_gateway(street: Street) -> None:
+    first, second = street.house(), street.house()
+    await first.open()
+    await second.open()
+    job = await first.jobs.create(ALICE, {**JOB, "cronExpression": "*/10 * * * *"})
+    for working, idle in ((first, second), (second, first), (first, second)):
+        working._executor._slots, idle._executor._slots = 1, 0
+        await street.clock.advance(600)
+    await street.clock.advance(CHECKPOINT_SECONDS + 2 * HEARD_SECONDS)
+    shown = [house.jobs.get(ALICE, job["id"]) for house in (first, second)]
+    assert [one["executionCount"] for one in shown] == [3, 3]
+    assert shown[0] == shown[1]
+    assert [house._store.get(job["id"]).execution_count for house in (first, second)] == [3, 3]  # type: ignore[union-attr]  # it is there

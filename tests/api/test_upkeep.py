@@ -238,6 +238,27 @@ class TestCancelledBetweenTwoAttempts:
             assert (heard["success"], heard["error"]) == (False, "cancelled by alice")
             assert await api.data("cancel", [run_id]) and (await api.data("get", [job_id])) == shown
 
+    @pytest.mark.parametrize("newer", ["schedule", "asked for"])
+    async def test_it_counts_where_a_newer_run_takes_its_place(self, api: Any, newer: str) -> None:
+        retry = {"maxAttempts": 3, "initialSeconds": 3600, "maxSeconds": 3600}
+        async with await api.house.socket(who="alice") as socket:
+            job = await api.create(
+                **MINUTELY, command="agent: fail", retry=retry, overlap="cancelPrevious", notify="never"
+            )
+            await api.clock.advance(61)
+            [first] = await api.runs(jobId=job["id"], status="queued")
+            if newer == "asked for":
+                await api.data("run", [job["id"]])
+                await api.clock.advance(1)
+            else:
+                await api.clock.advance(60)
+            assert (await api.run_in(first["id"]))["status"] == "cancelled"
+            shown = await api.data("get", [job["id"]])
+            assert (shown["executionCount"], shown["lastStatus"]) == (1, "cancelled")
+            told = await socket.receive_json(timeout=5)
+            heard = told["params"]
+            assert (heard["runId"], heard["status"], heard["success"]) == (first["id"], "cancelled", False)
+
     async def test_it_is_the_run_after_which_the_job_is_deleted(self, api: Any) -> None:
         job_id, _ = await self.between(api, deleteAfterRun=True)
         assert await is_gone(api, job_id)
@@ -311,15 +332,15 @@ async def test_what_is_kept_of_a_job_goes_with_its_tombstone(open_api: Any) -> N
     await api.data("delete", [job["id"]])
     house = api.cron._house
     assert job["id"] in await house._ledger.progress()
-    assert house._board.of(job["id"]).execution_count == 0
+    assert house._board.of(job["id"]).execution_count == 1
     assert not {job["id"]} & (house._upkeep._dirty.keys() | house._upkeep._checkpointed_at.keys())
-    assert (await open_api()).cron._house._board._standings == {}
     api = await open_api()
     house = api.cron._house
-
+    assert list(house._board._standings) == [job["id"]]
     api.clock.step(timedelta(days=31))
     await api.clock.advance(3601)
     assert await house._ledger.progress() == {}
+    assert (house._board._standings, house._scheduler._known) == ({}, {})
 
 
 async def test_a_slow_write_of_one_user_makes_no_other_wait(api: Any, monkeypatch: Any) -> None:

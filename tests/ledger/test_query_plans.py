@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from carapace_cron.database import Database
 from carapace_cron.engines import sqlite_engine
 from carapace_cron.ledger import claiming, ending, events, history, holding, planning
+from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.migrations.upgrade import upgrade
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 CALLS: dict[str, Callable[[sa.Connection], Any]] = {
-    "claim": lambda c: claiming.claim(c, owner="o", slots=5, now=NOW, lease_until=NOW),
+    "claim": lambda c: claiming.claim(c, owner="o", slots=5, now=NOW, lease_until=NOW, aftermath=Aftermath()),
     "next deadline": lambda c: c.execute(claiming._NEXT_DEADLINE).all(),
     "late": lambda c: c.execute(claiming._LATE, {"now": NOW, "most": 100}).all(),
     "held": lambda c: c.execute(holding._HELD_LABELS).all(),
@@ -28,7 +29,7 @@ CALLS: dict[str, Callable[[sa.Connection], Any]] = {
     "abandoned": lambda c: claiming.abandoned(c, now=NOW, owner="o"),
     "what is in the way": lambda c: planning.alive_runs(c, ["job_1", "job_2"]),
     "set free": lambda c: ending.set_next_free(c, ["job_1"], NOW),
-    "cancel all": lambda c: ending.cancel_runs(c, "job_1", "why", NOW),
+    "cancel all": lambda c: ending.cancel_runs(c, "job_1", "why", NOW, Aftermath()),
     "fence": lambda c: ending._held(c, ["run_1"]),
     "runs of a job": lambda c: history.run_page(c, RunFilter("t", "u", "job_1"), 50, None),
     "runs of a user": lambda c: history.run_page(c, RunFilter("t", "u"), 50, None),

@@ -126,13 +126,30 @@ async def test_it_changes_the_newest_job_and_raises_its_revision(
     assert store.get(job.id) == after
 
 
-async def test_it_writes_nothing_for_a_change_that_answers_the_very_job(
+async def test_a_change_that_answers_the_very_job_makes_no_new_revision(
     store: JobStore, make_job: MakeJob
 ) -> None:
     job = await store.create(make_job())
-    assert await store.update(job.id, lambda job: job) == job
-    assert await store.delete(job.id, job.created_at, only_if=lambda job: job.revision > 1) == job
-    assert store.get(job.id) == job
+    told: list[str] = []
+    store.subscribe(lambda job_id, _: told.append(job_id))
+    updated = await store.update(job.id, lambda job: job)
+    left = await store.delete(job.id, job.created_at, only_if=lambda job: job.revision > 1)
+    assert [job.evolve(write_id="", earlier_write_ids=()) for job in (updated, left)] == [
+        job.evolve(write_id="", earlier_write_ids=())
+    ] * 2
+    assert (store.get(job.id), told) == (left, [])
+
+
+async def test_what_is_still_on_its_way_cannot_come_after_a_change_that_changed_nothing(
+    store: JobStore, objects: WatchedObjects, clock: ManualClock, make_job: MakeJob
+) -> None:
+    job = await store.create(make_job())
+    late = document(job.evolve(enabled=False, revision=2))
+    etag = store._etag(key_of(job.id))
+    assert (await store.update(job.id, lambda job: job)).enabled
+    assert isinstance(await objects.put(key_of(job.id), late, if_match=etag), Conflict)
+    [kept] = (await opened(objects, clock)).all()
+    assert kept.enabled
 
 
 async def test_it_gives_every_write_a_new_write_id(store: JobStore, make_job: MakeJob) -> None:
