@@ -72,8 +72,8 @@ async def measure_ours(jobs: int, folder: Path) -> dict[str, float]:
     from host import BenchHost
 
     from carapace_cron.clock import SystemClock
+    from carapace_cron.house import House
     from carapace_cron.model.actor import Actor
-    from carapace_cron.plugin import House
     from carapace_cron.ports.host import AgentCall, AgentReply
     from carapace_cron.settings import CronSettings
 
@@ -153,12 +153,12 @@ def fill(folder: Path, count: int) -> None:
     from carapace_cron.data_dir import DataDir
     from carapace_cron.database import Database
     from carapace_cron.engines import sqlite_engine
+    from carapace_cron.house import House
     from carapace_cron.ids import new_job_id
     from carapace_cron.job_document import key_of, written
     from carapace_cron.ledger.migrations.upgrade import upgrade
     from carapace_cron.model.job import Job
     from carapace_cron.objects.database import DatabaseObjects
-    from carapace_cron.plugin import House
     from carapace_cron.ports.host import AgentReply
     from carapace_cron.settings import CronSettings
 

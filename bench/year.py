@@ -33,8 +33,8 @@ from typing import Any
 import psutil
 from host import BenchHost
 
+from carapace_cron.house import House
 from carapace_cron.model.actor import Actor
-from carapace_cron.plugin import House
 from carapace_cron.ports.host import AgentCall, AgentReply
 from carapace_cron.settings import CronSettings
 

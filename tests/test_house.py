@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("scheduler", "executor", "channels.courier", "monitors"),
     ("services",),
     ("api", "gateway"),
-    ("plugin", "watch_wing", "cli", "__main__"),
+    ("plugin", "house", "watch_wing", "cli", "__main__"),
 )
 
 # The reference host would host any plugin: it knows only the ground and the words that it shares.

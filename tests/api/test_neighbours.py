@@ -16,12 +16,12 @@ from carapace_cron.database import Database
 from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import NotFound, Unavailable
 from carapace_cron.hookspecs import PROJECT, CronHooks, StoreFactory, hookimpl
+from carapace_cron.house import House
 from carapace_cron.ledger.ending import AttemptEnd, Ended
 from carapace_cron.ledger.history import RunFilter
 from carapace_cron.ledger.migrations.upgrade import upgrade
 from carapace_cron.model.actor import Actor
 from carapace_cron.objects.memory import MemoryObjects
-from carapace_cron.plugin import House
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 from carapace_cron.ports.object_store import ObjectStore
 from carapace_cron.services.neighbours import REFRESH_SECONDS

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from types import ModuleType
 
-from carapace_cron import executor, plugin
+from carapace_cron import executor, house
 from carapace_cron.channels import hands
 from carapace_cron.cli.main import main
 from carapace_cron.engines import PATIENCE, postgresql_engine
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     cut(executor, "TAKEOVER_SECONDS", TAKEOVER_SECONDS)
     cut(executor, "LATEST_CLAIM_SECONDS", LEASE_SECONDS / 2)
     hasty = {**PATIENCE, "idle_in_transaction_session_timeout": round(STOPPED_WRITER_SECONDS * 1000)}
-    cut(plugin, "postgresql_engine", partial(postgresql_engine, patience=hasty))
+    cut(house, "postgresql_engine", partial(postgresql_engine, patience=hasty))
     cut(hands, "TAKEOVER_SECONDS", TAKEOVER_SECONDS)
     cut(upkeep, "ROUND_SECONDS", 0.5)
     cut(upkeep, "PRUNE_SECONDS", 1.0)

@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from carapace_cron.plugin import House
+from carapace_cron.house import House
 from carapace_cron.services.runs import RunsAsked
 
 from .case import NEVER

@@ -15,8 +15,8 @@ import pluggy
 
 from carapace_cron.errors import NotFound, Refused, Unavailable
 from carapace_cron.hookspecs import PROJECT, ChannelFactory, CronHooks, StoreFactory, hookimpl
+from carapace_cron.house import House
 from carapace_cron.model.actor import Actor
-from carapace_cron.plugin import House
 from carapace_cron.ports.host import AgentCall, AgentReply, HostMessage
 from carapace_cron.ports.object_store import ObjectStore
 from carapace_cron.ports.runner import Runner
