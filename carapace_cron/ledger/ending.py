@@ -60,7 +60,6 @@ class AttemptEnd:
 class Ended:
     """What the ledger made of an `AttemptEnd`. Not `accepted`: the lease was lost, nothing was recorded."""
 
-    run_id: str
     accepted: bool
     status: str | None = None  # of the run; "queued" = it will be tried again
     pause: str | None = None  # why the job is to be paused now; None = it is not
@@ -105,8 +104,7 @@ def record_ends(
         labels = [held[end.run_id, end.owner, end.attempt].labels for end in accepted]
         release_after(connection, labels, now, turns)
     return [
-        Ended(end.run_id, end.run_id in statuses, statuses.get(end.run_id), pauses.get(end.run_id))
-        for end in ends
+        Ended(end.run_id in statuses, statuses.get(end.run_id), pauses.get(end.run_id)) for end in ends
     ]
 
 
@@ -215,9 +213,7 @@ def _end_between(
 
 
 def _count(connection: sa.Connection, row: AnyRow, status: RunState, reason: str) -> None:
-    failed, kept = _failures_after(status, 0), _failures_after(status, 1) and 1
-    counted = {"job": row.job_id, "failed": failed, "kept": kept, "to_status": status}
-    connection.execute(_COUNT, counted | {"began": row.started_at, "fault": reason})
+    connection.execute(_COUNT, _count_values(row.job_id, status, row.started_at, reason))
 
 
 def _definition(connection: sa.Connection, row: AnyRow) -> Job | None:
@@ -285,7 +281,10 @@ def _finish(connection: sa.Connection, ends: Sequence[AttemptEnd]) -> dict[str, 
     """End the runs; run id → why its job is to be paused, where it is."""
     before = _standings(connection, [end.job_id for end in ends])
     connection.execute(_FINISH_RUN, [_run_values(end) for end in ends])
-    connection.execute(_COUNT, [_count_values(end) for end in ends])
+    connection.execute(
+        _COUNT,
+        [_count_values(end.job_id, end.status, end.started_at, end.outcome.error) for end in ends],
+    )
     pauses: dict[str, str] = {}
     for end in ends:
         previous, failures = before.get(end.job_id, (None, 0))
@@ -445,12 +444,13 @@ def _run_values(end: AttemptEnd) -> dict[str, Any]:
     return {"run": end.run_id, "to_status": end.status, "ended": end.finished_at}
 
 
-def _count_values(end: AttemptEnd) -> dict[str, Any]:
+def _count_values(job_id: str, status: str, began: datetime | None, error: str | None) -> dict[str, Any]:
+    """`kept`: 0 sets the failures in a row back."""
     return {
-        "job": end.job_id,
-        "failed": _failures_after(end.status, 0),
-        "kept": _failures_after(end.status, 1) and 1,
-        "to_status": end.status,
-        "began": end.started_at,
-        "fault": end.outcome.error,
+        "job": job_id,
+        "failed": 1 if status in _FAILED else 0,
+        "kept": 1 if status in (*_FAILED, "cancelled") else 0,
+        "to_status": status,
+        "began": began,
+        "fault": error,
     }

@@ -80,7 +80,6 @@ class Planned:
     Not `in_force`: nothing was, as another definition of the job is. `is_over`: a newer one, so that this
     one will never be in force again."""
 
-    job_id: str
     runs: int = 0
     skipped: int = 0
     missed: int = 0
@@ -157,7 +156,7 @@ _MADE_WAY = "the next instant came due; the job's overlap is cancelPrevious"
 def _refused(plan: JobPlan, in_force: Mapping[str, _InForce]) -> Planned:
     held = in_force.get(plan.job_id)
     is_over = held is not None and held.revision is not None and held.revision > plan.revision
-    return Planned(plan.job_id, in_force=False, is_over=is_over)
+    return Planned(in_force=False, is_over=is_over)
 
 
 def definitions_in_force(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, _InForce]:
@@ -199,9 +198,7 @@ def _plan_one(
         counts[row["status"]] += 1
         rows.inserts.append(row)
     made = counts["queued"]
-    return Planned(
-        plan.job_id, made, counts["skipped"], counts["missed"], runs_created=before.runs_created + made
-    )
+    return Planned(made, counts["skipped"], counts["missed"], runs_created=before.runs_created + made)
 
 
 def _make_way(

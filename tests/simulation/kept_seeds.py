@@ -14,5 +14,4 @@ KEPT_SEEDS: dict[int, str] = {
     148: "a run that waited for its turn outlived its deadline in the queue",
     183: "what was missed before the run that used up maxRuns got no record",
     350: "a job that began within a leap of the clock lost an instant that others of its schedule had, too",
-    1073: "a job that one gateway restored went on earlier at the other, after the clock was set back",
 }
