@@ -161,7 +161,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 async def test_ctrl_c_at_a_terminal_reaches_the_command_once(monitor: BareMonitor) -> None:
     keyboard, terminal = pty.openpty()
-    script = "trap 'n=x$n' INT; echo ready; sleep 60; sleep 0.1; echo told $n; exit 7"
+    waits = "until [ $n ]; do sleep 0.1; done; sleep 0.1"  # a second time would be told, too
+    script = f"trap 'n=x$n' INT; echo ready; {waits}; echo told $n; exit 7"
     words = wrapped(monitor, "sh", "-c", script)
     async with begun(sys.executable, "-c", AT_A_TERMINAL, *words, stdin=terminal) as process:
         assert process.stdout is not None and await process.stdout.readline() == b"ready\n"
