@@ -281,6 +281,19 @@ class TestMutes:
         watch.until(500)
         assert watch.told() == [(100, "down")]
 
+    def test_an_end_that_nobody_heard_of_is_told_when_it_is_well_for_good(self) -> None:
+        """It failed again before the snooze was over, but not often enough for an alert of its own."""
+        watch = Watch(failures_before_alert=2)
+        watch.ping("fail", 1)
+        watch.ping("fail", 2)
+        watch.snooze(10, 60)
+        watch.ping("success", 20)
+        watch.ping("fail", 30)
+        watch.until(70)
+        assert watch.told() == [(2, "down")]
+        watch.ping("success", 80)
+        assert watch.told() == [(2, "down"), (80, "up")]
+
     def test_a_snooze_ends_in_silence_if_all_is_well(self) -> None:
         watch = Watch()
         watch.ping("success", 0)

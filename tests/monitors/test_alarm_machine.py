@@ -105,8 +105,9 @@ class AlarmMachine(RuleBasedStateMachine):
         alarm = self.watch.alarm
         muted = self.watch.muted()
         if not muted:
-            # Well again while it was muted, and late by now: its end is told with the ping that comes.
-            assert (alarm.told == "down") == alarm.is_down or (alarm.told == "down" and self.watch.late())
+            # Well again while it was muted, and late or failed by now: its end is told when it is well again.
+            is_well = self.watch.day.health.status == "up" and not self.watch.late()
+            assert (alarm.told == "down") == alarm.is_down or (alarm.told == "down" and not is_well)
             assert alarm.told != "late" or self.watch.day.health.status != "new"
         if alarm == AT_REST:
             assert self.watch.day.health.status != "down" or not self.watch.failing()
