@@ -29,7 +29,7 @@ from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.ids import token_hash
 from carapace_cron.ledger.ping_names import PING_KEY_SCOPE, Name
-from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
+from carapace_cron.ledger.pings import ANSWER_SECONDS, USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT, MOST_CHANNELS, Ping, PingKind
 from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, Proof
@@ -39,7 +39,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 WARN_EVERY_SECONDS = 60.0
 ALL_CHANNELS = "*"
 
@@ -199,7 +198,10 @@ class PingDoor:
 
     async def _recorded(self, arrival: Arrival) -> bool:
         """False when there is no such monitor."""
-        answer = await self._reached(self._book.record(arrival))
+        try:
+            answer = await self._book.record(arrival)
+        except (Busy, Unavailable) as error:
+            raise self._refusal(error) from error
         if isinstance(answer, Unsigned):
             raise Refusal(403, _UNSIGNED)
         return answer is not None
@@ -248,16 +250,16 @@ class PingDoor:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await answer
-        except (Busy, Unavailable, TimeoutError) as error:
-            self._warn(error)
-            raise Refusal(503, "busy: try again in a few seconds") from error
+        except (Unavailable, TimeoutError) as error:
+            raise self._refusal(error) from error
 
-    def _warn(self, error: BaseException) -> None:
-        """Now and then: in a storm of pings, each line would say the same."""
+    def _refusal(self, error: Exception) -> Refusal:
+        """The operator hears why, now and then: in a storm of pings, each line would say the same."""
         now = self._clock.monotonic()
         if now - self._warned_at >= WARN_EVERY_SECONDS:
             self._warned_at = now
             log.warning("pings are refused: %s", str(error) or "the ledger hangs", extra={"action": "ping"})
+        return Refusal(503, "busy: try again in a few seconds")
 
 
 async def answer_preflight(request: web.Request) -> web.StreamResponse:

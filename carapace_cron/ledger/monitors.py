@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from carapace_cron.calendars import calendar_of
 from carapace_cron.errors import InvalidValue
 from carapace_cron.ids import unique_key
+from carapace_cron.ledger.many import insert_many, update_many
 from carapace_cron.ledger.statements import AnyRow, chunks
 from carapace_cron.ledger.tables import dependencies, flips, from_micros, monitors, pings, to_micros
 from carapace_cron.model.calendar import Blackout, CalendarPolicy
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Monitor, health and alarm. `look_at`: when something happens by itself; None: nothing will."""
+    """Monitor, health and alarm. `look_at`: nothing happens by itself before then; None: nothing will."""
 
     monitor: Monitor
     health: Health = field(default_factory=Health)
@@ -112,22 +113,10 @@ def _calendar(blackouts: tuple[Blackout, ...], zone: str) -> Calendar:
 
 def find(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
     """The monitors of these ids; those that do not exist, or that another version wrote, are left out."""
-    return _by_id(connection, monitor_ids, _BY_ID)
-
-
-def find_to_change(connection: sa.Connection, monitor_ids: Sequence[str]) -> dict[str, Watched]:
-    """As `find`, and nobody else changes them until the transaction ends. Locked in one order, so that two
-    writers never wait for each other."""
-    return _by_id(connection, sorted(set(monitor_ids)), _BY_ID_LOCKED)
-
-
-def _by_id(
-    connection: sa.Connection, monitor_ids: Sequence[str], query: sa.Select[Any]
-) -> dict[str, Watched]:
     return {
         one.monitor.id: one
         for chunk in chunks(monitor_ids)
-        for one in _readable(connection.execute(query, {"ids": chunk}))
+        for one in _readable(connection.execute(_BY_ID, {"ids": chunk}))
     }
 
 
@@ -166,10 +155,8 @@ def insert(connection: sa.Connection, one: Watched) -> None:
 
 def keep(connection: sa.Connection, some: Sequence[Watched], made: Sequence[tuple[str, Flip]]) -> None:
     """Write down health and alarm of `some`, and the flips that were made: (monitor id, flip)."""
-    if some:
-        connection.execute(_KEEP, [{"monitor": one.monitor.id} | _state_values(one) for one in some])
-    if made:
-        connection.execute(sa.insert(flips), [_flip_values(monitor_id, flip) for monitor_id, flip in made])
+    update_many(connection, monitors, "id", [{"id": one.monitor.id} | _state_values(one) for one in some])
+    insert_many(connection, flips, [_flip_values(monitor_id, flip) for monitor_id, flip in made])
 
 
 def wake_dependents(connection: sa.Connection, parent_ids: Sequence[str], now: datetime) -> bool:
@@ -336,7 +323,6 @@ def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
 
 
 _BY_ID = sa.select(monitors).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
-_BY_ID_LOCKED = _BY_ID.order_by(monitors.c.id).with_for_update()
 _OF_USER = (
     sa.select(monitors)
     .where(monitors.c.tenant == sa.bindparam("tenant"), monitors.c.user_id == sa.bindparam("user"))
@@ -365,26 +351,4 @@ _WAKE = (
         )
     )
     .values(look_at=sa.bindparam("now", type_=monitors.c.look_at.type))
-)
-_KEEP = (
-    sa.update(monitors)
-    .where(monitors.c.id == sa.bindparam("monitor"))
-    .values(
-        {
-            name: sa.bindparam(name, type_=monitors.c[name].type)
-            for name in (
-                "status",
-                "pings",
-                "last_ping_at",
-                "last_duration_ms",
-                "expected_after",
-                "open_runs",
-                "failures_in_row",
-                "ends",
-                "deadline",
-                "alarm",
-                "look_at",
-            )
-        }
-    )
 )

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from carapace_cron.database import Database
 from carapace_cron.errors import CarapaceError, Unavailable
 from carapace_cron.failpoints import failpoint
+from carapace_cron.ledger.many import insert_many
 from carapace_cron.ledger.ping_names import Name, resolve
 from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import flips, pings
@@ -29,6 +30,7 @@ from carapace_cron.monitors.status import After, pinged
 
 PINGS_PER_WRITE = 256
 MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
+ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 KEPT_PINGS = 1_000  # of one monitor, the newest
 KEPT_FLIPS = timedelta(days=93)  # as Healthchecks: three months of downtime can be told
 PRUNE_EVERY = 100  # pings of one monitor
@@ -92,9 +94,8 @@ def record_pings(
     answers = [_taken(settling, to, one, of_jobs) for to, one in zip(ids, arrivals, strict=True)]
     pairs = zip(arrivals, answers, strict=True)
     rows = [_row(one, answer) for one, answer in pairs if isinstance(answer, Recorded)]
-    if rows:
-        connection.execute(sa.insert(pings), rows)
-        _prune(connection, answers)
+    insert_many(connection, pings, rows)
+    _prune(connection, answers)
     return answers, settling.keep()
 
 
@@ -155,26 +156,36 @@ _OLD_FLIPS = sa.delete(flips).where(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An arrival, and who is to hear what became of it. `until`: by the loop's clock."""
+
+    arrival: Arrival
+    answer: asyncio.Future[Answer]
+    until: float
+
+
 class PingBook:
     """`record` answers when the ping is durable. `run` is the loop that writes; `stop` lets it end."""
 
     def __init__(self, pings: Pings, metrics: Metrics | None = None) -> None:
         self._pings = pings
         self._metrics = metrics or Metrics()
-        self._waiting: list[tuple[Arrival, asyncio.Future[Answer]]] = []
+        self._waiting: list[_Waiting] = []
         self._filled = asyncio.Event()
         self._stopping = False
 
     async def record(self, arrival: Arrival) -> Answer:
         """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
-        is away: then it may or may not have been kept."""
+        is away or has not answered in `ANSWER_SECONDS`: then it may or may not have been kept."""
         if self._stopping:
             raise Unavailable("the gateway is stopping")
         if len(self._waiting) >= MOST_WAITING:
             self._metrics.pings_refused.add()
             raise Busy("too many pings wait: try again in a few seconds")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arrival, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append(_Waiting(arrival, answer, loop.time() + ANSWER_SECONDS))
         self._filled.set()
         return await answer
 
@@ -191,11 +202,10 @@ class PingBook:
         self._stopping = True
         self._filled.set()
 
-    async def _write(self, batch: list[tuple[Arrival, asyncio.Future[Answer]]]) -> None:
+    async def _write(self, batch: list[_Waiting]) -> None:
         """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
-        arrivals = [arrival for arrival, _ in batch]
         try:
-            answers = await self._pings.record(arrivals)
+            answers = await self._recorded(batch)
         except Unavailable as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001  # whatever a ping's write raised is that ping's answer
@@ -205,14 +215,23 @@ class PingBook:
             for one in batch:
                 await self._write([one])
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
+            for one, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Recorded) and answer.after.kind is not None:
                     self._metrics.pings.add(answer.after.kind)
                 with suppress(asyncio.InvalidStateError):  # who asked went away
-                    future.set_result(answer)
+                    one.answer.set_result(answer)
+
+    async def _recorded(self, batch: list[_Waiting]) -> list[Answer]:
+        """Nobody waits for longer than the one who has waited longest. Raises as `Pings.record` does."""
+        until = batch[0].until
+        if until > asyncio.get_running_loop().time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    return await self._pings.record([one.arrival for one in batch])
+        raise Unavailable("the ledger does not answer")
 
 
-def _fail(batch: Sequence[tuple[Arrival, asyncio.Future[Any]]], error: Exception) -> None:
-    for _, future in batch:
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for one in batch:
         with suppress(asyncio.InvalidStateError):
-            future.set_exception(error)
+            one.answer.set_exception(error)

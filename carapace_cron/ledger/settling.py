@@ -17,7 +17,6 @@ from carapace_cron.ledger.monitors import (
     Watched,
     dependents,
     find,
-    find_to_change,
     insert,
     keep,
     redefine,
@@ -44,11 +43,11 @@ class Settled:
 
 
 class Settling:
-    """The monitors of these ids, for one transaction. Nobody else changes them until it ends."""
+    """The monitors of these ids, for one transaction; writers take turns, so nobody else changes them."""
 
     def __init__(self, connection: sa.Connection, monitor_ids: Sequence[str]) -> None:
         self._connection = connection
-        self._watched = find_to_change(connection, monitor_ids)
+        self._watched = find(connection, monitor_ids)
         self._touched: set[str] = set()
         self._flips: list[tuple[str, Flip]] = []
         self._well: dict[str, datetime] = {}  # those that are down no more
@@ -59,9 +58,6 @@ class Settling:
 
     def __contains__(self, monitor_id: str) -> bool:
         return monitor_id in self._watched
-
-    def __iter__(self) -> Iterator[Watched]:
-        return iter(self._watched.values())
 
     def pass_time(self, monitor_id: str, until: datetime, now: datetime) -> None:
         """Silence until then has its consequences."""
@@ -84,7 +80,11 @@ class Settling:
             self._tell(case, saying, after, ping)
         if after is not None:
             self._note_flip(monitor_id, after.flip, now)
-        self.replace(replace(one, health=health, alarm=verdict.alarm, look_at=verdict.look_at))
+        look_at = verdict.look_at
+        if ping is not None and look_at is not None and one.look_at is not None and now < one.look_at:
+            # It is looked at too early, once, and pings need not move its row in the index.
+            look_at = min(look_at, one.look_at)
+        self.replace(replace(one, health=health, alarm=verdict.alarm, look_at=look_at))
 
     def redefine(self, monitor: Monitor) -> None:
         """Give a monitor another definition, and the deadlines that follow from it. Raises as
@@ -108,7 +108,7 @@ class Settling:
         del self._watched[monitor_id]
         self._touched.discard(monitor_id)
         children = dependents(self._connection, monitor_id)
-        self._watched |= find_to_change(self._connection, [one for one in children if one not in self])
+        self._watched |= find(self._connection, [one for one in children if one not in self])
         remove(self._connection, monitor_id)
         for child_id in children:
             child = self[child_id].monitor

@@ -249,7 +249,7 @@ monitors = sa.Table(  # what is watched; its definition, and what pings and the 
     sa.Column("ends", sa.Text, nullable=False),
     sa.Column("deadline", InstantColumn),  # silence until then makes it down
     sa.Column("alarm", sa.JSON(none_as_null=True)),  # what was told of it, and what is to be told when
-    sa.Column("look_at", InstantColumn),  # something happens by itself then; None: nothing does
+    sa.Column("look_at", InstantColumn),  # nothing happens by itself before then; None: nothing will
     sa.Index("monitors_by_user", "tenant", "user_id", "created_at", "id"),
     sa.Index(
         "monitors_by_slug",

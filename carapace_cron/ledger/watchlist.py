@@ -167,13 +167,13 @@ def _remove(connection: sa.Connection, monitor_id: str, event: Event) -> tuple[W
 
 
 def _look(connection: sa.Connection, now: datetime, limit: int) -> tuple[Looked, Settled]:
-    """One handled after the other. Another gateway may have been quicker with some of them."""
+    """One handled after the other; those that cannot be read are put off."""
     due = monitors.to_look_at(connection, now, limit)
     settling = Settling(connection, due)
-    for one in list(settling):
-        if one.look_at is not None and one.look_at <= now:
-            settling.pass_time(one.monitor.id, now, now)
-            settling.settle(one.monitor.id, now)
+    for monitor_id in due:
+        if monitor_id in settling:
+            settling.pass_time(monitor_id, now, now)
+            settling.settle(monitor_id, now)
     monitors.put_off(connection, [one for one in due if one not in settling], now + UNREADABLE_PAUSE)
     settled = settling.keep()
     return Looked(len(due), monitors.next_look(connection)), settled

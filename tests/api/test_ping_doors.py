@@ -404,7 +404,7 @@ async def test_nobody_is_shown_what_signs(door: Door, caplog: pytest.LogCaptureF
 # When it cannot be kept
 
 
-@pytest.mark.parametrize("error", [Busy("full"), Unavailable("away"), TimeoutError()])
+@pytest.mark.parametrize("error", [Busy("full"), Unavailable("away")])
 async def test_a_ping_that_cannot_be_kept_is_asked_for_again(
     door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.databases import Place, engine_at
 from support.monitor_day import NOON, a_monitor
 
 from carapace_cron.clock import ManualClock
 from carapace_cron.database import Database
-from carapace_cron.engines import sqlite_engine
 from carapace_cron.errors import Unavailable
 from carapace_cron.ids import unique_key
 from carapace_cron.ledger import pings as pings_module
@@ -74,8 +74,8 @@ class Ledger:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    database = Database(sqlite_engine(tmp_path / "ledger.sqlite"), upgrade)
+async def ledger(ledger_place: Place) -> AsyncIterator[Ledger]:
+    database = Database(engine_at(ledger_place), upgrade)
     await database.open()
     yield Ledger(database)
     await database.close()
@@ -225,9 +225,27 @@ class TestPingBook:
             with pytest.raises(Unavailable):
                 await book.record(Arrival(id_of(1), Ping(NOON, "log")))
 
+    async def test_nobody_waits_for_long_for_a_ledger_that_hangs(
+        self, ledger: Ledger, book: PingBook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await ledger.add()
+        goes_on = threading.Event()
+        monkeypatch.setattr(pings_module, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(pings_module, "PINGS_PER_WRITE", 2)
+        hanging = asyncio.create_task(ledger.database.write(lambda _: goes_on.wait()))
+        pings = [book.record(Arrival(id_of(1), Ping(NOON, "log"))) for _ in range(5)]
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*pings, return_exceptions=True)
+        assert [str(one) for one in answers] == ["the ledger does not answer"] * 5
+        goes_on.set()
+        await hanging
+        monkeypatch.undo()
+        answer = await book.record(Arrival(id_of(1), Ping(NOON, "log")))
+        assert isinstance(answer, Recorded) and answer.n == 3, "of the five, the first two were on their way"
+
     async def test_one_that_cannot_be_kept_harms_no_other(self, ledger: Ledger, book: PingBook) -> None:
         await ledger.add()
-        poison = Arrival(id_of(1), Ping(NOON, "log", body="text"))  # type: ignore[arg-type]  # no bytes: meant
+        poison = Arrival(id_of(1), Ping(NOON, "log", user_agent="\ud800"))  # no database can hold it
         good = [Arrival(id_of(1), Ping(NOON, "log")) for _ in range(2)]
         answers = await asyncio.gather(
             *(book.record(one) for one in (good[0], poison, good[1])), return_exceptions=True
@@ -288,6 +306,24 @@ class TestWatchman:
         assert await ledger.flips() == [(5 / 60, "down")]
         watchman.stop()
         await loop
+
+    async def test_a_ping_moves_no_look_that_comes_anyway(self, ledger: Ledger) -> None:
+        """It comes too early once, changes nothing, and then the next is in time."""
+        await ledger.add()
+        for at in (0, 40, 50):
+            await ledger.ping((1, "success", at))
+            watched = await ledger.watchlist.get(id_of(1))
+            assert watched is not None and watched.look_at == minute(70)
+        assert await ledger.watchlist.look(minute(70), 10) == Looked(1, minute(120))
+        assert await ledger.flips() == [(0, "up")]
+        assert await ledger.watchlist.look(minute(120), 10) == Looked(1, None)
+        assert await ledger.flips() == [(0, "up"), (120, "down")]
+
+    async def test_a_ping_that_is_followed_by_something_sooner_moves_the_look(self, ledger: Ledger) -> None:
+        await ledger.add(max_run_seconds=300)
+        await ledger.ping((1, "success", 0), (1, "start", 1))
+        watched = await ledger.watchlist.get(id_of(1))
+        assert watched is not None and watched.look_at == minute(6)
 
     async def test_very_many_at_once_are_all_seen_to(self, ledger: Ledger, clock: ManualClock) -> None:
         for number in range(250):
@@ -393,6 +429,7 @@ PLANS: dict[str, Callable[[Ledger], Any]] = {
 }
 
 
+@pytest.mark.parametrize("ledger_place", ["sqlite"], indirect=True)  # what it asks is SQLite's to answer
 @pytest.mark.parametrize("name", PLANS)
 async def test_it_looks_through_no_history(ledger: Ledger, name: str) -> None:
     await ledger.add(1)
