@@ -57,6 +57,7 @@ def postgresql_engine(url: str, patience: Mapping[str, int] = PATIENCE) -> sa.En
             pool_size=READERS + 1,
             pool_pre_ping=True,
             connect_args={
+                "autocommit": True,  # the driver's own BEGIN is off: one on the way with the lock is quicker
                 "connect_timeout": _CONNECT_SECONDS,
                 "tcp_user_timeout": patience["tcp_user_timeout"],  # of this side; libpq's own name for it
                 "application_name": "carapace-cron",
@@ -111,10 +112,10 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
 
 def _begin_postgresql(connection: sa.Connection) -> None:
     if _writes(connection):
-        # Its own statement, so that those after it see what was committed while it waited (READ COMMITTED).
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+        # The lock is a statement of its own: those after it see what was committed while it waited.
+        connection.exec_driver_sql(f"BEGIN; SELECT pg_advisory_xact_lock({_WRITERS})")
     else:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 def _writes(connection: sa.Connection) -> bool:

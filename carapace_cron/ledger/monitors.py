@@ -312,6 +312,21 @@ def _state_values(one: Watched) -> dict[str, Any]:
     }
 
 
+_STATE = (
+    "status",
+    "pings",
+    "last_ping_at",
+    "last_duration_ms",
+    "expected_after",
+    "open_runs",
+    "failures_in_row",
+    "ends",
+    "deadline",
+    "alarm",
+    "look_at",
+)
+
+
 def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
     return {
         "monitor_id": monitor_id,
@@ -322,14 +337,15 @@ def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
     }
 
 
-_BY_ID = sa.select(monitors).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
+_WATCHED = (monitors.c.id, monitors.c.body, *(monitors.c[name] for name in _STATE))
+_BY_ID = sa.select(*_WATCHED).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
 _OF_USER = (
-    sa.select(monitors)
+    sa.select(*_WATCHED)
     .where(monitors.c.tenant == sa.bindparam("tenant"), monitors.c.user_id == sa.bindparam("user"))
     .order_by(monitors.c.created_at, monitors.c.id)
 )
-_BY_UNIQUE_KEY = sa.select(monitors).where(monitors.c.unique_key == sa.bindparam("key"))
-_BY_SLUG = sa.select(monitors).where(
+_BY_UNIQUE_KEY = sa.select(*_WATCHED).where(monitors.c.unique_key == sa.bindparam("key"))
+_BY_SLUG = sa.select(*_WATCHED).where(
     monitors.c.tenant == sa.bindparam("tenant"),
     monitors.c.user_id == sa.bindparam("user"),
     monitors.c.slug == sa.bindparam("slug"),

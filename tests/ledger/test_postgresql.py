@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -154,6 +155,26 @@ async def test_a_gateway_that_is_stopped_while_it_writes_holds_up_nobody_for_lon
     assert await stopped.write(counted("n")) == 2
     await stopped.close()
     await living.close()
+
+
+async def test_who_does_not_get_its_turn_in_time_is_told_and_gets_it_later(
+    postgresql: PostgresqlServer,
+) -> None:
+    url = postgresql.new_database()
+    hurried = PATIENCE | {"lock_timeout": 50}
+    first, second = (Database(postgresql_engine(url, hurried), upgrade) for _ in range(2))
+    await first.open()
+    await second.open()
+    goes_on = threading.Event()
+    busy = asyncio.create_task(first.write(lambda _: goes_on.wait()))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="lock timeout"):
+            await second.write(counted("turns"))
+    goes_on.set()
+    await busy
+    assert await second.write(counted("turns")) == 1
+    await first.close()
+    await second.close()
 
 
 async def test_a_server_that_hangs_is_told_in_time_and_used_again_when_it_goes_on(
