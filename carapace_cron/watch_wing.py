@@ -7,11 +7,12 @@ import asyncio
 from carapace_cron.clock import Clock
 from carapace_cron.database import Database
 from carapace_cron.ledger.badges import BadgeKeys
-from carapace_cron.ledger.pings import PingBook, Pings
+from carapace_cron.ledger.pings import Pings
 from carapace_cron.ledger.settling import Settled
 from carapace_cron.ledger.watch_history import WatchHistory
 from carapace_cron.ledger.watchlist import Watchlist
 from carapace_cron.metrics import Metrics
+from carapace_cron.monitors.ping_book import PingBook
 from carapace_cron.monitors.watchman import Watchman
 from carapace_cron.ports.channel import ChannelRules
 from carapace_cron.services.badges import BadgeDesk

@@ -29,10 +29,11 @@ from carapace_cron.gateway.hookspecs import Handler, Route
 from carapace_cron.gateway.strict_json import dump_json
 from carapace_cron.ids import token_hash
 from carapace_cron.ledger.ping_names import PING_KEY_SCOPE, Name
-from carapace_cron.ledger.pings import ANSWER_SECONDS, USER_AGENT_LIMIT, Answer, Arrival, Busy, Unsigned
+from carapace_cron.ledger.pings import USER_AGENT_LIMIT, Answer, Arrival, Unsigned
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT, MOST_CHANNELS, Ping, PingKind
 from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, Proof
+from carapace_cron.monitors.ping_book import ANSWER_SECONDS, Busy
 from carapace_cron.services.monitors import Target
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from carapace_cron.api.rest import rest_routes
 from carapace_cron.clock import Clock
 from carapace_cron.gateway.credentials import Identify
 from carapace_cron.gateway.hookspecs import Route
-from carapace_cron.ledger.pings import PingBook
+from carapace_cron.monitors.ping_book import PingBook
 from carapace_cron.services.badges import BadgeDesk
 from carapace_cron.services.monitors import MonitorDesk
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.asked import record_asked
 from carapace_cron.ledger.planning import empty_plan
-from carapace_cron.ledger.statements import AnyRow
+from carapace_cron.ledger.statements import AnyRow, one_of
 from carapace_cron.ledger.tables import chains, definitions, progress
 from carapace_cron.model.job import Job
 from carapace_cron.model.run import chained_run_key
@@ -76,5 +76,5 @@ _FOLLOWERS = (
         definitions,
         (definitions.c.job_id == progress.c.job_id) & (definitions.c.revision == progress.c.revision),
     )
-    .where(chains.c.upstream_id.in_(sa.bindparam("ids", expanding=True)))
+    .where(one_of(chains.c.upstream_id, "ids"))
 )

@@ -18,7 +18,7 @@ from carapace_cron.ledger import holding
 from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.ending import Expired, expire
 from carapace_cron.ledger.job_monitors import hear_starts
-from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks
+from carapace_cron.ledger.statements import SAME_DEFINITION, AnyRow, chunks, one_of
 from carapace_cron.ledger.tables import QUEUED, RUNNING, attempts, definitions, runs
 from carapace_cron.ledger.turns import Turns, lane, tenant_of
 from carapace_cron.model.limits import NO_LIMITS, Limits
@@ -237,7 +237,7 @@ def renew(connection: sa.Connection, *, owner: str, run_ids: Sequence[str], unti
     query = sa.select(runs.c.id, runs.c.cancel_reason).where(
         RUNNING,
         runs.c.lease_owner == owner,
-        runs.c.id.in_(sa.bindparam("ids", expanding=True)),
+        one_of(runs.c.id, "ids"),
     )
     ours: dict[str, str | None] = {}
     for chunk in chunks(run_ids):
@@ -335,7 +335,7 @@ _FIRST_OF_LANE = (
     .order_by(runs.c.available_at)
     .limit(sa.bindparam("count"))
 )
-_STARTED = runs.c.sequence.in_(sa.bindparam("sequences", expanding=True))
+_STARTED = one_of(runs.c.sequence, "sequences")
 _START_RUNS = (
     sa.update(runs)
     .where(_STARTED)
@@ -369,7 +369,7 @@ _UPSTREAMS = (
         attempts.c.metadata.label("details"),
     )
     .join(attempts, (attempts.c.run_id == runs.c.id) & (attempts.c.number == runs.c.attempt))
-    .where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(one_of(runs.c.id, "ids"))
 )
 _CANCELLED = sa.select(runs.c.id, runs.c.cancel_reason).where(
     RUNNING,

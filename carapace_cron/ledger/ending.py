@@ -20,7 +20,7 @@ from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.holding import release_after
 from carapace_cron.ledger.in_force import definition_in_force
 from carapace_cron.ledger.job_monitors import RunEnd, hear_ends
-from carapace_cron.ledger.statements import AnyRow, chunks
+from carapace_cron.ledger.statements import AnyRow, chunks, one_of
 from carapace_cron.ledger.tables import ALIVE, QUEUED, RUNNING, attempts, definitions, progress, runs
 from carapace_cron.ledger.turns import Turns
 from carapace_cron.model.job import Job, Notify
@@ -365,9 +365,9 @@ _HELD = sa.select(
     runs.c.scheduled_for,
     runs.c.cancel_reason,
     runs.c.labels,
-).where(RUNNING, runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+).where(RUNNING, one_of(runs.c.id, "ids"))
 _STANDINGS = sa.select(progress.c.job_id, progress.c.last_status, progress.c.failures_in_row).where(
-    progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
+    one_of(progress.c.job_id, "ids")
 )
 _END_ATTEMPT = (
     sa.update(attempts)
@@ -413,7 +413,7 @@ _COUNT = (
 )
 _FIRST_ALIVE = (
     sa.select(sa.func.min(runs.c.sequence))
-    .where(runs.c.job_id.in_(sa.bindparam("jobs", expanding=True)), ALIVE, runs.c.serial)
+    .where(one_of(runs.c.job_id, "jobs"), ALIVE, runs.c.serial)
     .group_by(runs.c.job_id)
 )
 _WAITING_FIRST = sa.select(runs.c.id).where(

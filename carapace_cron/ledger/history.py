@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.errors import InvalidValue
-from carapace_cron.ledger.statements import SAME_DEFINITION
+from carapace_cron.ledger.statements import SAME_DEFINITION, one_of
 from carapace_cron.ledger.tables import (
     ALIVE,
     attempts,
@@ -156,7 +156,7 @@ _BATCH = (
     .limit(sa.bindparam("most"))
 )
 _TO_BE_TOLD = sa.select(deliveries.c.subject).where(
-    deliveries.c.subject.in_(sa.bindparam("ids", expanding=True)), deliveries.c.state == "waiting"
+    one_of(deliveries.c.subject, "ids"), deliveries.c.state == "waiting"
 )
 _RUNS = sa.select(
     runs,

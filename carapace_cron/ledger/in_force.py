@@ -22,7 +22,7 @@ from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.aftermath import Aftermath, gathered
 from carapace_cron.ledger.events import Event, insert_events
 from carapace_cron.ledger.job_monitors import WATCHED, follow
-from carapace_cron.ledger.statements import AnyRow, chunks, insert_for
+from carapace_cron.ledger.statements import AnyRow, chunks, insert_for, one_of
 from carapace_cron.ledger.tables import chains, definitions, progress
 from carapace_cron.model.job import Job
 from carapace_cron.outbound import headers, url
@@ -254,7 +254,7 @@ def _reaches(connection: sa.Connection, job_ids: Sequence[str], goal: str) -> bo
 
 
 _HELD = sa.select(progress.c.job_id, progress.c.revision).where(
-    progress.c.job_id.in_(sa.bindparam("ids", expanding=True))
+    one_of(progress.c.job_id, "ids")
 )
 _IN_FORCE = (
     sa.select(definitions.c.body)

@@ -20,7 +20,7 @@ from carapace_cron.calendars import calendar_of
 from carapace_cron.errors import InvalidValue
 from carapace_cron.ids import unique_key
 from carapace_cron.ledger.many import insert_many, update_many
-from carapace_cron.ledger.statements import AnyRow, chunks
+from carapace_cron.ledger.statements import AnyRow, chunks, one_of
 from carapace_cron.ledger.tables import dependencies, flips, from_micros, monitors, pings, to_micros
 from carapace_cron.model.calendar import Blackout, CalendarPolicy
 from carapace_cron.model.monitor import Flip, Health, Monitor, OpenRun, Shown
@@ -338,7 +338,7 @@ def _flip_values(monitor_id: str, flip: Flip) -> dict[str, Any]:
 
 
 _WATCHED = (monitors.c.id, monitors.c.body, *(monitors.c[name] for name in _STATE))
-_BY_ID = sa.select(*_WATCHED).where(monitors.c.id.in_(sa.bindparam("ids", expanding=True)))
+_BY_ID = sa.select(*_WATCHED).where(one_of(monitors.c.id, "ids"))
 _OF_USER = (
     sa.select(*_WATCHED)
     .where(monitors.c.tenant == sa.bindparam("tenant"), monitors.c.user_id == sa.bindparam("user"))
@@ -352,7 +352,7 @@ _BY_SLUG = sa.select(*_WATCHED).where(
     monitors.c.slug != sa.literal_column("''"),  # only so does the database see that its partial index fits
 )
 _PARENTS = sa.select(dependencies.c.parent_id).where(
-    dependencies.c.monitor_id.in_(sa.bindparam("ids", expanding=True))
+    one_of(dependencies.c.monitor_id, "ids")
 )
 _DEPENDENTS = sa.select(dependencies.c.monitor_id).where(
     dependencies.c.parent_id == sa.bindparam("parent")
@@ -362,7 +362,7 @@ _WAKE = (
     .where(
         monitors.c.id.in_(
             sa.select(dependencies.c.monitor_id).where(
-                dependencies.c.parent_id.in_(sa.bindparam("ids", expanding=True))
+                one_of(dependencies.c.parent_id, "ids")
             )
         )
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from carapace_cron.ledger.statements import chunks
+from carapace_cron.ledger.statements import chunks, one_of
 from carapace_cron.ledger.tables import monitors, tokens
 
 PING_KEY_SCOPE = "ping"  # a token that may do more is no ping key: what stands in addresses ends in logs
@@ -56,13 +56,13 @@ def _ids(connection: sa.Connection, owner: tuple[str, str], slugs: Collection[st
 
 
 _KEYS = sa.select(tokens.c.hash, tokens.c.tenant, tokens.c.user_id).where(
-    tokens.c.hash.in_(sa.bindparam("hashes", expanding=True)),
+    one_of(tokens.c.hash, "hashes"),
     tokens.c.revoked_at.is_(None),
     tokens.c.scopes == PING_KEY_SCOPE,  # the column has all of a token's scopes, joined by blanks
 )
 _SLUGS = sa.select(monitors.c.slug, monitors.c.id).where(
     monitors.c.tenant == sa.bindparam("tenant"),
     monitors.c.user_id == sa.bindparam("user"),
-    monitors.c.slug.in_(sa.bindparam("slugs", expanding=True)),
+    one_of(monitors.c.slug, "slugs"),
     monitors.c.slug != sa.literal_column("''"),  # only so does the database see that its partial index fits
 )

@@ -1,15 +1,11 @@
 """Pings: kept durably, many at once, each with what it made of its monitor in the same transaction.
 
-`record_pings` works on a connection, inside the writer's transaction; `Pings` is the door to it, `PingBook`
-the queue before the door: a ping is answered after the commit, and a book that has too much waiting says so
-instead of taking more.
+`record_pings` works on a connection, inside the writer's transaction; `Pings` is the door to it.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -17,20 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from carapace_cron.database import Database
-from carapace_cron.errors import CarapaceError, Unavailable
 from carapace_cron.failpoints import failpoint
 from carapace_cron.ledger.many import insert_many
 from carapace_cron.ledger.ping_names import Name, resolve
 from carapace_cron.ledger.settling import Settled, Settling
 from carapace_cron.ledger.tables import flips, pings
-from carapace_cron.metrics import Metrics
 from carapace_cron.model.monitor import BODY_LIMIT, Ping
 from carapace_cron.model.ping_proof import Proof
 from carapace_cron.monitors.status import After, pinged
 
-PINGS_PER_WRITE = 256
-MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
-ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 KEPT_PINGS = 1_000  # of one monitor, the newest
 KEPT_FLIPS = timedelta(days=93)  # as Healthchecks: three months of downtime can be told
 PRUNE_EVERY = 100  # pings of one monitor
@@ -64,10 +55,6 @@ UNSIGNED = Unsigned()
 Answer = Recorded | Unsigned | None
 
 
-class Busy(CarapaceError):
-    """More pings wait than can be kept in time: try again in a few seconds."""
-
-
 class Pings:
     """Raises `Unavailable` when the database cannot be used; then nothing was kept, as far as is known."""
 
@@ -77,9 +64,12 @@ class Pings:
         self._on_settled = on_settled
 
     @failpoint("pings.record")
-    async def record(self, arrivals: Sequence[Arrival]) -> list[Answer]:
-        """Keep pings in their order, all in one transaction; an answer each, None = no such monitor."""
-        answers, settled = await self._database.write(lambda c: record_pings(c, arrivals))
+    async def record(self, arrivals: Callable[[], Sequence[Arrival]]) -> list[Answer]:
+        """Keep pings in their order, all in one transaction; an answer each, None = no such monitor.
+
+        `arrivals` is asked in the writer's thread when their turn has come, perhaps twice.
+        """
+        answers, settled = await self._database.write(lambda c: record_pings(c, arrivals()))
         self._on_settled(settled)
         return answers
 
@@ -154,84 +144,3 @@ _OLD = sa.delete(pings).where(
 _OLD_FLIPS = sa.delete(flips).where(
     flips.c.monitor_id == sa.bindparam("monitor"), flips.c.at < sa.bindparam("last")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """An arrival, and who is to hear what became of it. `until`: by the loop's clock."""
-
-    arrival: Arrival
-    answer: asyncio.Future[Answer]
-    until: float
-
-
-class PingBook:
-    """`record` answers when the ping is durable. `run` is the loop that writes; `stop` lets it end."""
-
-    def __init__(self, pings: Pings, metrics: Metrics | None = None) -> None:
-        self._pings = pings
-        self._metrics = metrics or Metrics()
-        self._waiting: list[_Waiting] = []
-        self._filled = asyncio.Event()
-        self._stopping = False
-
-    async def record(self, arrival: Arrival) -> Answer:
-        """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
-        is away or has not answered in `ANSWER_SECONDS`: then it may or may not have been kept."""
-        if self._stopping:
-            raise Unavailable("the gateway is stopping")
-        if len(self._waiting) >= MOST_WAITING:
-            self._metrics.pings_refused.add()
-            raise Busy("too many pings wait: try again in a few seconds")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append(_Waiting(arrival, answer, loop.time() + ANSWER_SECONDS))
-        self._filled.set()
-        return await answer
-
-    async def run(self) -> None:
-        while not self._stopping or self._waiting:
-            await self._filled.wait()
-            self._filled.clear()
-            while batch := self._waiting[:PINGS_PER_WRITE]:
-                del self._waiting[: len(batch)]
-                await self._write(batch)
-
-    def stop(self) -> None:
-        """Take no more; `run` returns when what waits is written."""
-        self._stopping = True
-        self._filled.set()
-
-    async def _write(self, batch: list[_Waiting]) -> None:
-        """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
-        try:
-            answers = await self._recorded(batch)
-        except Unavailable as error:
-            _fail(batch, error)
-        except Exception as error:  # noqa: BLE001  # whatever a ping's write raised is that ping's answer
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            for one in batch:
-                await self._write([one])
-        else:
-            for one, answer in zip(batch, answers, strict=True):
-                if isinstance(answer, Recorded) and answer.after.kind is not None:
-                    self._metrics.pings.add(answer.after.kind)
-                with suppress(asyncio.InvalidStateError):  # who asked went away
-                    one.answer.set_result(answer)
-
-    async def _recorded(self, batch: list[_Waiting]) -> list[Answer]:
-        """Nobody waits for longer than the one who has waited longest. Raises as `Pings.record` does."""
-        until = batch[0].until
-        if until > asyncio.get_running_loop().time():
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    return await self._pings.record([one.arrival for one in batch])
-        raise Unavailable("the ledger does not answer")
-
-
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
-    for one in batch:
-        with suppress(asyncio.InvalidStateError):
-            one.answer.set_exception(error)

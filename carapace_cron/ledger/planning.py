@@ -18,7 +18,7 @@ from carapace_cron.ledger.aftermath import Aftermath
 from carapace_cron.ledger.deliveries import insert_delivery
 from carapace_cron.ledger.ending import cancel_runs, set_next_free
 from carapace_cron.ledger.job_monitors import hear_plans
-from carapace_cron.ledger.statements import chunks
+from carapace_cron.ledger.statements import chunks, one_of
 from carapace_cron.ledger.tables import ALIVE, progress, runs
 from carapace_cron.ledger.turns import lane
 from carapace_cron.model.job import Job, Overlap
@@ -296,7 +296,7 @@ def _first_alive_query() -> sa.Select[tuple[str, str, datetime, int]]:
             sa.func.min(runs.c.sequence).label("first"),
             sa.func.count().label("alive"),
         )
-        .where(ALIVE, runs.c.serial, runs.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+        .where(ALIVE, runs.c.serial, one_of(runs.c.job_id, "ids"))
         .group_by(runs.c.job_id)
         .subquery()
     )
@@ -308,8 +308,8 @@ def _first_alive_query() -> sa.Select[tuple[str, str, datetime, int]]:
 _FIRST_ALIVE = _first_alive_query()
 _IN_FORCE = sa.select(
     progress.c.job_id, progress.c.revision, progress.c.labels, progress.c.runs_created
-).where(progress.c.job_id.in_(sa.bindparam("ids", expanding=True)))
-_KNOWN = sa.select(runs.c.id).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+).where(one_of(progress.c.job_id, "ids"))
+_KNOWN = sa.select(runs.c.id).where(one_of(runs.c.id, "ids"))
 _MARK = progress.c.accounted_until
 _UNTIL = sa.bindparam("until", type_=_MARK.type)
 _FAR = sa.bindparam("far", type_=_MARK.type)

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from carapace_cron.api.ping_address import PingAddress, read_address
 from carapace_cron.errors import Unavailable
-from carapace_cron.ledger.pings import Busy
 from carapace_cron.ledger.tables import events
 from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.ping_proof import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from carapace_cron.monitors.ping_book import Busy
 from carapace_cron.services.monitors import MonitorDesk
 
 ALICE = Actor("acme", "alice", frozenset({"monitors"}))

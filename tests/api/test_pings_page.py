@@ -14,9 +14,10 @@ import pytest
 from carapace_cron.api.report import Report
 from carapace_cron.gateway.faults import RETRY_AFTER_SECONDS
 from carapace_cron.ids import unique_key
-from carapace_cron.ledger.pings import KEPT_PINGS, MOST_WAITING
+from carapace_cron.ledger.pings import KEPT_PINGS
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import BODY_LIMIT
+from carapace_cron.monitors.ping_book import MOST_WAITING
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "pings.md").read_text()
 ALICE = Actor("acme", "alice", frozenset({"monitors"}))

@@ -165,8 +165,9 @@ async def test_who_does_not_get_its_turn_in_time_is_told_and_gets_it_later(
     first, second = (Database(postgresql_engine(url, hurried), upgrade) for _ in range(2))
     await first.open()
     await second.open()
-    goes_on = threading.Event()
-    busy = asyncio.create_task(first.write(lambda _: goes_on.wait()))
+    begun, goes_on = threading.Event(), threading.Event()
+    busy = asyncio.create_task(first.write(lambda _: begun.set() or goes_on.wait()))
+    await asyncio.to_thread(begun.wait)
     for _ in range(2):
         with pytest.raises(Unavailable, match="lock timeout"):
             await second.write(counted("turns"))
