@@ -134,11 +134,23 @@ class TestPings:
     async def test_only_the_newest_are_kept(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pings_module, "KEPT_PINGS", 150)
         await ledger.add()
-        await ledger.ping(*((1, "log", 0) for _ in range(299)))
+        await ledger.ping(*((1, "log", 0) for _ in range(298)))
         assert len(await ledger.history.pings(id_of(1), limit=1_000)) == 249
         await ledger.ping((1, "log", 0))
         kept = await ledger.history.pings(id_of(1), limit=1_000)
-        assert [one.n for one in kept] == list(range(300, 150, -1))
+        assert [one.n for one in kept] == list(range(299, 149, -1))
+
+    async def test_monitors_that_are_pinged_in_step_are_not_pruned_at_once(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pings_module, "KEPT_PINGS", 50)
+        numbers = range(20)
+        for number in numbers:
+            await ledger.add(number)
+        for _ in range(99):
+            await ledger.ping(*((number, "log", 0) for number in numbers))
+        kept = [len(await ledger.history.pings(id_of(number), limit=1_000)) for number in numbers]
+        assert max(kept) == 99 and len(set(kept)) == 20
 
     async def test_flips_and_deliveries_of_long_ago_go(self, ledger: Ledger) -> None:
         await ledger.add()
