@@ -54,11 +54,11 @@ class MonitorMethods:
     def _desk(self) -> MonitorDesk:
         return self._services.monitors
 
-    def _view(self, one: Watched) -> Answer:
-        return monitor_view(one, self._desk.now())
+    def _view(self, actor: Actor, one: Watched) -> Answer:
+        return monitor_view(actor, one, self._desk.now())
 
     async def create(self, actor: Actor, data: Any, userId: str | None = None) -> Answer:
-        return self._view((await self._desk.create(actor, data, userId)).watched)
+        return self._view(actor, (await self._desk.create(actor, data, userId)).watched)
 
     async def list_monitors(
         self,
@@ -69,27 +69,27 @@ class MonitorMethods:
         cursor: str | None = None,
     ) -> Page:
         page = await self._desk.page(actor, userId, tags=tags or (), limit=limit, cursor=cursor)
-        return Page([self._view(one) for one in page.items], page.next_cursor)
+        return Page([self._view(actor, one) for one in page.items], page.next_cursor)
 
     async def get(self, actor: Actor, monitorId: str) -> Answer:
-        return self._view(await self._desk.get(actor, monitorId))
+        return self._view(actor, await self._desk.get(actor, monitorId))
 
     async def update(
         self, actor: Actor, monitorId: str, updates: Any, ifRevision: int | None = None
     ) -> Answer:
-        return self._view(await self._desk.update(actor, monitorId, updates, if_revision=ifRevision))
+        return self._view(actor, await self._desk.update(actor, monitorId, updates, if_revision=ifRevision))
 
     async def pause(self, actor: Actor, monitorId: str) -> Answer:
-        return self._view(await self._desk.pause(actor, monitorId))
+        return self._view(actor, await self._desk.pause(actor, monitorId))
 
     async def resume(self, actor: Actor, monitorId: str) -> Answer:
-        return self._view(await self._desk.resume(actor, monitorId))
+        return self._view(actor, await self._desk.resume(actor, monitorId))
 
     async def acknowledge(self, actor: Actor, monitorId: str) -> Answer:
-        return self._view(await self._desk.acknowledge(actor, monitorId))
+        return self._view(actor, await self._desk.acknowledge(actor, monitorId))
 
     async def snooze(self, actor: Actor, monitorId: str, until: str | None = None) -> Answer:
-        return self._view(await self._desk.snooze(actor, monitorId, instant(until, "until")))
+        return self._view(actor, await self._desk.snooze(actor, monitorId, instant(until, "until")))
 
     async def sign(self, actor: Actor, monitorId: str, required: bool = True) -> Answer:
         secret = await self._desk.sign(actor, monitorId, required)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from carapace_cron.ids import unique_key
 from carapace_cron.ledger.deliveries import forget_deliveries, insert_delivery
 from carapace_cron.ledger.monitors import (
     Watched,
@@ -142,7 +143,7 @@ class Settling:
         return any(parent.shown(now) == "down" for parent in known)
 
     def _tell(self, case: Case, saying: Saying, after: After | None, ping: Ping | None) -> None:
-        forget_deliveries(self._connection, case.monitor.id, case.now - KEPT_DELIVERIES)
+        forget_deliveries(self._connection, unique_key(case.monitor.id), case.now - KEPT_DELIVERIES)
         for notice in _notices(case, saying, after, ping):
             insert_delivery(self._connection, notice, case.now)
             self._told = True
@@ -151,7 +152,8 @@ class Settling:
 def _notices(case: Case, saying: Saying, after: After | None, ping: Ping | None) -> Iterator[MonitorNotice]:
     """One for each channel: they have their own rows in the outbox, and fail apart from each other."""
     monitor, health = case.monitor, case.health
-    incident_id = f"{monitor.id}.{saying.incident}"
+    key = unique_key(monitor.id)  # who reads a channel may not ping
+    incident_id = f"{key}.{saying.incident}"
     for channel_id in saying.channels:
         yield MonitorNotice.model_construct(
             id=f"{incident_id}.{_which(saying, health)}.{channel_id}",
@@ -159,7 +161,7 @@ def _notices(case: Case, saying: Saying, after: After | None, ping: Ping | None)
             user_id=monitor.user_id,
             channel_id=channel_id,
             event=_EVENTS[saying.event],
-            monitor_id=monitor.id,
+            monitor_id=key,
             monitor_name=name_of(monitor),
             incident_id=incident_id,
             status=shown(monitor, health, case.due, case.now),

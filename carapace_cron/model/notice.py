@@ -97,8 +97,8 @@ class MonitorNotice(Record):
     user_id: str
     channel_id: str
     event: MonitorNoticeEvent
-    monitor_id: str
-    monitor_name: str  # its slug or its id where it has none
+    monitor_id: str  # its unique key: whoever reads this may not ping it
+    monitor_name: str  # its slug or its unique key where it has none
     incident_id: str  # the same for all that is told of one incident
     status: str  # a Shown
     success: bool  # whether this is good news

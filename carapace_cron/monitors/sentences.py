@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from carapace_cron.ids import unique_key
 from carapace_cron.model.monitor import Monitor
 from carapace_cron.model.record import instant_text
 from carapace_cron.monitors.alarm import Case, Saying
@@ -12,7 +13,7 @@ from carapace_cron.schedule.every import in_words
 
 
 def name_of(monitor: Monitor) -> str:
-    return monitor.name or monitor.slug or monitor.id
+    return monitor.name or monitor.slug or unique_key(monitor.id)
 
 
 def sentence(case: Case, saying: Saying, after: After | None, exit_status: int | None) -> str:

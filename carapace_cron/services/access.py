@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from carapace_cron.errors import Forbidden, InvalidValue
+from carapace_cron.ids import is_monitor_id, unique_key
 from carapace_cron.model.actor import Actor, Scope
 from carapace_cron.schedule.errors import shown
 
@@ -48,6 +49,12 @@ def may_see(actor: Actor, tenant: str, user_id: str) -> bool:
     One's own things; an admin's view is the whole of their tenant, and never another.
     """
     return tenant == actor.tenant and (actor.is_admin or user_id == actor.user)
+
+
+def name_for(actor: Actor, monitor: str) -> str:
+    """How the caller is told of a monitor, which is given by its id or its unique key. The id is the right to
+    ping: who may only read gets the unique key, which names the monitor in calls just as well."""
+    return unique_key(monitor) if is_monitor_id(monitor) and not actor.may("monitors") else monitor
 
 
 def _held(actor: Actor) -> str:

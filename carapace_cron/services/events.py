@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from carapace_cron.errors import InvalidValue
@@ -10,7 +11,7 @@ from carapace_cron.ledger.events import ACTIONS, Event, Events
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.record import instant_text
 from carapace_cron.schedule.errors import shown
-from carapace_cron.services.access import require_one_of
+from carapace_cron.services.access import name_for, require_one_of
 from carapace_cron.services.paging import check_page
 
 MAX_PAGE = 500
@@ -45,7 +46,7 @@ class EventDesk:
             limit=limit + 1,
         )
         following = found[limit - 1].sequence if len(found) > limit else None
-        return {"items": [_view(event) for event in found[:limit]], "nextCursor": following}
+        return {"items": [_view(actor, event) for event in found[:limit]], "nextCursor": following}
 
 
 def _visible(actor: Actor) -> Sequence[str]:
@@ -69,8 +70,10 @@ def _actions(given: str | list[str] | None) -> Sequence[str]:
     return actions
 
 
-def _view(event: Event) -> dict[str, Any]:
+def _view(actor: Actor, event: Event) -> dict[str, Any]:
     """An event on the wire: every name is there, null where there is nothing to say."""
+    if event.action.startswith(OF_MONITORS):
+        event = _named_for(actor, event)
     return {
         "id": event.sequence,
         "at": instant_text(event.at),
@@ -82,3 +85,19 @@ def _view(event: Event) -> dict[str, Any]:
         "before": event.before,
         "after": event.after,
     }
+
+
+def _named_for(actor: Actor, event: Event) -> Event:
+    """An event of a monitor; the monitors in it are called as the caller may call them."""
+    return replace(
+        event,
+        subject=name_for(actor, event.subject),
+        before=_parents_named(actor, event.before),
+        after=_parents_named(actor, event.after),
+    )
+
+
+def _parents_named(actor: Actor, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+    if fields is None or "dependsOn" not in fields:
+        return fields
+    return fields | {"dependsOn": [name_for(actor, one) for one in fields["dependsOn"]]}

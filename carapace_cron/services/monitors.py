@@ -14,7 +14,7 @@ from typing import Any
 
 from carapace_cron.clock import Clock
 from carapace_cron.errors import Conflict, InvalidValue, NotFound
-from carapace_cron.ids import is_monitor_id, is_unique_key, new_ping_secret
+from carapace_cron.ids import is_monitor_id, is_unique_key, new_ping_secret, unique_key
 from carapace_cron.ledger.events import Event
 from carapace_cron.ledger.monitors import Watched
 from carapace_cron.ledger.watch_history import KeptPing, WatchHistory
@@ -121,19 +121,19 @@ class MonitorDesk:
         limit: int = MAX_PAGE,
         cursor: str | None = None,
     ) -> MonitorPage:
-        """As `list`, at most `limit`; those behind the one whose id `cursor` is."""
+        """As `list`, at most `limit`; those behind the one whose unique key `cursor` is."""
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidValue(f"bad limit {limit}: expected 1–{MAX_PAGE}", field="limit")
         found = await self.list(actor, user_id, tags=tags)
         behind = 0
         if cursor is not None:
-            ids = [one.monitor.id for one in found]
-            if cursor not in ids:
+            keys = [unique_key(one.monitor.id) for one in found]
+            if cursor not in keys:
                 raise InvalidValue("bad cursor: give the nextCursor of the page before", field="cursor")
-            behind = ids.index(cursor) + 1
+            behind = keys.index(cursor) + 1
         items = found[behind : behind + limit]
         more = len(found) > behind + limit
-        return MonitorPage(items, items[-1].monitor.id if more else None)
+        return MonitorPage(items, unique_key(items[-1].monitor.id) if more else None)
 
     async def get(self, actor: Actor, monitor_id: str) -> Watched:
         require(actor, "monitors:read")

@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from carapace_cron.channels.courier import FIRST_DELAY, MAX_DELAY
+from carapace_cron.ids import unique_key
 
 HOOK, PAGER = "/hook", "/pagerduty"
 Answer = Callable[[web.Request], Awaitable[web.Response]]
@@ -297,7 +298,7 @@ async def test_what_it_refuses_for_good_can_be_seen_and_sent_again(scene: Scene,
     await scene.ping()
     assert service.told(HOOK) == ["monitor.up up"], "it is not held up by what was refused"
     dead = (await scene.api.data("deliveries", {"state": "undeliverable"}, who="watcher"))["items"]
-    assert {one["monitorId"] for one in dead} == {scene.monitor} and len(dead) == 2
+    assert {one["monitorId"] for one in dead} == {unique_key(scene.monitor)} and len(dead) == 2
     assert all("410 Gone" in one["error"] and one["event"] == "monitor.down" for one in dead)
     for one in dead:
         again = await scene.api.data("deliveries.resend", [one["id"]], who="watcher")
@@ -308,7 +309,7 @@ async def test_what_it_refuses_for_good_can_be_seen_and_sent_again(scene: Scene,
     assert {one["runStatus"] for one in of_jobs} == {"failure"} and len(of_jobs) == 2
     told = (await scene.api.data("events", {"action": "monitor.resent"}, who="watcher"))["items"]
     assert {one["after"]["deliveryId"] for one in told} == {one["id"] for one in dead}
-    assert {one["subject"] for one in told} == {scene.monitor}
+    assert {one["subject"] for one in told} == {unique_key(scene.monitor)}
     assert (await scene.api.data("events", {"action": "monitor.resent"}))["items"] == [], "she has no scope"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from carapace_cron.errors import Refused
+from carapace_cron.ids import unique_key
 from carapace_cron.model.actor import Actor
 from carapace_cron.model.monitor import MonitorPolicy
 
@@ -244,7 +245,8 @@ class TestDependencies:
         assert len(await watched.messages(1)) == 1
         await watched.api.data("monitors.delete", [parent["id"]], who="watcher")
         assert (await watched.get(child["id"]))["dependsOn"] == []
-        assert [one["data"]["monitorId"] for one in await watched.messages(2)] == [parent["id"], child["id"]]
+        told = [one["data"]["monitorId"] for one in await watched.messages(2)]
+        assert told == [unique_key(parent["id"]), unique_key(child["id"])]
 
     async def test_children_are_told_when_their_parent_is_well_again_and_they_are_not(
         self, watched: Watched
@@ -300,12 +302,39 @@ class TestTheWatch:
         await watched.ping(made["id"], "/fail")
         await watched.messages(1)
         [delivery] = (await watched.api.data("deliveries", who="onlooker"))["items"]
-        assert delivery["event"] == "monitor.down" and delivery["monitorId"] == made["id"]
+        assert delivery["event"] == "monitor.down" and delivery["monitorId"] == unique_key(made["id"])
         assert (await watched.api.data("deliveries", who="reader"))["items"] == []
         outcomes = {"onlooker": "forbidden", "alice": "not_found", "watcher": "conflict"}
         for who, code in outcomes.items():
             refusal = await watched.api.refusal("deliveries.resend", [delivery["id"]], who=who)
             assert refusal["code"] == code, who
+
+    async def test_nobody_who_only_reads_is_told_what_would_let_them_ping(
+        self, watched: Watched, api: Any
+    ) -> None:
+        """An id is the right to ping. The unique key in its place names the monitor in every call."""
+        parent = (await watched.create(name="", slug=""))["id"]
+        child = (await watched.create(periodSeconds=60, dependsOn=[parent]))["id"]
+        await watched.api.data("monitors.update", [child, {"dependsOn": []}], who="watcher")
+        await watched.api.data("monitors.update", [child, {"dependsOn": [parent]}], who="watcher")
+        for one in (child, parent):
+            await watched.ping(one, "/fail")
+        await watched.messages(2)
+        shown: list[Any] = [(await watched.api.ask("carapace.gateway.messages", who="onlooker"))["result"]]
+        for method in ("monitors.list", "deliveries", "events"):
+            shown.append(await watched.api.answer(method, {"limit": 1}, who="onlooker"))
+            shown.append(await watched.api.data(method, who="onlooker"))
+        for one in (unique_key(parent), unique_key(child)):
+            for method in ("get", "pings", "flips"):
+                shown.append(await watched.api.data(f"monitors.{method}", [one], who="onlooker"))
+            paused = await watched.api.data("monitors.pause", [one], who="watcher")
+            assert paused["id"] in (parent, child), "who may change it may ping it"
+        assert (await watched.api.data("monitors.get", [unique_key(child)], who="onlooker"))["dependsOn"] == [
+            unique_key(parent)
+        ]
+        text = json.dumps(shown)
+        assert text.count(unique_key(parent)) > 5 and text.count(unique_key(child)) > 5
+        assert parent not in text and child not in text
 
     async def test_the_status_counts_them_for_those_who_may_see_them(self, watched: Watched) -> None:
         made = await watched.create()
@@ -328,10 +357,10 @@ class TestTheWatch:
         second = await watched.api.answer(
             "monitors.list", {"limit": 3, "cursor": first["nextCursor"]}, who="onlooker"
         )
-        assert [one["id"] for one in first["data"] + second["data"]] == ids
+        assert [one["id"] for one in first["data"] + second["data"]] == [unique_key(one) for one in ids]
         assert second["nextCursor"] is None
         even = await watched.api.data("monitors.list", {"tags": ["even"]}, who="onlooker")
-        assert [one["id"] for one in even] == ids[::2]
+        assert [one["id"] for one in even] == [unique_key(one) for one in ids[::2]]
         assert (await watched.refusal("list", {"cursor": UNKNOWN}))[2] == "cursor"
 
     async def test_each_change_is_in_the_trail(self, watched: Watched) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from carapace_cron.api.methods import Methods, cron_methods
 from carapace_cron.errors import Refused, Unavailable
+from carapace_cron.ids import unique_key
 from carapace_cron.model.job import HttpRequest, JobDraft, RetryPolicy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "rpc.md").read_text()
@@ -31,6 +32,8 @@ class Ids:
     real: dict[str, str] = field(default_factory=dict)
 
     def put_in(self, text: str) -> str:
+        for shown, real in self.real.items():
+            text = text.replace(unique_key(shown), unique_key(real))
         return ID.sub(lambda match: self.real.get(match[0], match[0]), text)
 
     def same(self, shown: Any, answered: Any) -> bool:

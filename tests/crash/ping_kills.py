@@ -26,6 +26,7 @@ from support.gateway_process import GatewayProcess, until, watched
 from support.workload import ADMIN_TOKEN
 
 from carapace_cron.failpoints import NAMES
+from carapace_cron.ids import unique_key
 
 POINTS = tuple(name for name in NAMES if name.startswith(("pings.", "watchlist.")))
 FAILPOINT_SECONDS = 30.0  # within which a life comes to its failpoint; mostly it takes one
@@ -198,7 +199,7 @@ class PingStory:
         heard = Counter(
             (data["at"], data["event"].removeprefix("monitor."))
             for data in self._messages.values()
-            if data["monitorId"] == monitor_id
+            if data["monitorId"] == unique_key(monitor_id)
         )
         if len(found) == 1_000 or wanted == heard:  # only the newest thousand are shown
             return []
