@@ -37,6 +37,7 @@ JOB_COMPLETED = "carapace.cron.job_completed"
 ROUND_SECONDS = 5.0  # how long what others did stays unseen, and what failed waits for another try
 CHECKPOINT_SECONDS = 300.0  # a job whose status stays the same is written at most this often
 PRUNE_SECONDS = 3600.0
+FIRST_PRUNE_SECONDS = 1200.0  # a start has enough to do; and many a gateway is not up for an hour
 RECOUNTS_AT_ONCE = 500
 SNAPSHOT_CHANGES = 100  # fewer are fetched one by one at the next start in no time
 
@@ -93,7 +94,7 @@ class Upkeep:
         self._checkpointed_at: dict[str, float] = {}
         self._is_shared = is_shared
         self._patience = Patience()
-        self._pruned_at = clock.monotonic()
+        self._prune_at = clock.monotonic() + FIRST_PRUNE_SECONDS
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -226,8 +227,8 @@ class Upkeep:
             self._wake.clear()
             await self._survive(self._settle)
             await self._survive(self._checkpoint_changed)
-            if self._clock.monotonic() - self._pruned_at >= PRUNE_SECONDS:
-                self._pruned_at = self._clock.monotonic()
+            if self._clock.monotonic() >= self._prune_at:
+                self._prune_at = self._clock.monotonic() + PRUNE_SECONDS
                 await self._survive(self._prune)
             await self._clock.wait(self._wake, self._idle_seconds())
         await self._survive(self._settle)

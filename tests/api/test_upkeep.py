@@ -343,6 +343,20 @@ async def test_what_is_kept_of_a_job_goes_with_its_tombstone(open_api: Any) -> N
     assert (house._board._standings, house._scheduler._known) == ({}, {})
 
 
+async def test_a_gateway_that_is_not_up_for_long_forgets_old_runs_too(open_api: Any) -> None:
+    api = await open_api(keep_runs_days=1)
+    job = await api.create(**MINUTELY)
+    await api.clock.advance(61)
+    await api.data("pause", [job["id"]])
+    assert await states(api, job["id"]) == ["success"]
+    api = await open_api(keep_runs_days=1)
+    api.clock.step(timedelta(days=2))
+    await api.clock.advance(19 * 60)
+    assert await states(api, job["id"]) == ["success"], "a start has enough to do"
+    await api.clock.advance(2 * 60)
+    assert await states(api, job["id"]) == []
+
+
 async def test_a_slow_write_of_one_user_makes_no_other_wait(api: Any, monkeypatch: Any) -> None:
     store, let_go = api.cron._house._store, asyncio.Event()
     create = store.create

@@ -37,5 +37,6 @@ if __name__ == "__main__":
     cut(hands, "TAKEOVER_SECONDS", TAKEOVER_SECONDS)
     cut(upkeep, "ROUND_SECONDS", 0.5)
     cut(upkeep, "PRUNE_SECONDS", 1.0)
+    cut(upkeep, "FIRST_PRUNE_SECONDS", 1.0)
     cut(upkeep, "TOMBSTONE_DAYS", 3 / 86_400)
     main()
