@@ -72,8 +72,8 @@ def _given(table: sa.Table, names: Sequence[str]) -> dict[str, sa.ColumnElement[
     columns = [table.c[name] for name in names]
     document = sa.cast(sa.bindparam("rows", type_=sa.Text), sa.JSON)
     called = [sa.column(one.name, _type_in_json(one.type)) for one in columns]
-    given = sa.func.json_to_recordset(document).table_valued(*called, name="given")
-    given = given.render_derived(with_types=True)
+    given = sa.func.json_to_recordset(document).table_valued(*called)
+    given = given.render_derived(name="given", with_types=True)
     return {one.name: _from_json(given.c[one.name], one.type) for one in columns}
 
 

@@ -7,9 +7,11 @@ ledger's writer never waits for pings that are there. Who comes when too many wa
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +22,7 @@ from carapace_cron.metrics import Metrics
 
 PINGS_PER_WRITE = 256
 MOST_WAITING = 8_192  # some seconds' worth; more would only be answered too late
+_STOPPING = "the gateway is stopping"
 ANSWER_SECONDS = 30.0  # a ledger that hangs must not keep the caller, who can come again
 
 
@@ -62,17 +65,19 @@ class _Batch:
                     self._loop.call_soon_threadsafe(self.turn.set)
             return [one.arrival for one in self._taken]
 
-    def end(self) -> list[_Waiting]:
-        """Who is to be told how it went. If its turn has not come, it will find nothing to write."""
+    def end(self, until: float = math.inf) -> list[_Waiting]:
+        """Who is to be told how it went. If its turn has not come, it will find nothing to write, and they
+        are those of its first that wait until `until` at most."""
         with self._lock:
             self.turn.set()
             if self._taken is not None:
                 return self._taken
             self._taken = []
-            return self._first()
+            return self._first(until)
 
-    def _first(self) -> list[_Waiting]:
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), PINGS_PER_WRITE))]
+    def _first(self, until: float = math.inf) -> list[_Waiting]:
+        first = list(itertools.islice(self._waiting, PINGS_PER_WRITE))
+        return [self._waiting.popleft() for one in first if one.until <= until]
 
 
 class PingBook:
@@ -89,7 +94,7 @@ class PingBook:
         """Keep a ping; None when there is no such monitor. Raises `Busy`, and `Unavailable` when the ledger
         is away or has not answered in `ANSWER_SECONDS`: then it may or may not have been kept."""
         if self._stopping:
-            raise Unavailable("the gateway is stopping")
+            raise Unavailable(_STOPPING)
         if len(self._waiting) >= MOST_WAITING:
             self._metrics.pings_refused.add()
             raise Busy("too many pings wait: try again in a few seconds")
@@ -100,14 +105,19 @@ class PingBook:
         return await answer
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as writing:
-            while not self._stopping or self._waiting:
-                await self._filled.wait()
-                self._filled.clear()
-                while self._waiting:
-                    batch = _Batch(self._waiting)
-                    writing.create_task(self._write(batch))
-                    await batch.turn.wait()
+        try:
+            async with asyncio.TaskGroup() as writing:
+                while not self._stopping or self._waiting:
+                    await self._filled.wait()
+                    self._filled.clear()
+                    while self._waiting:
+                        batch = _Batch(self._waiting)
+                        writing.create_task(self._write(batch))
+                        await batch.turn.wait()
+        finally:  # however it ends, nobody waits for it
+            self._stopping = True
+            _fail(self._waiting, Unavailable(_STOPPING))
+            self._waiting.clear()
 
     def stop(self) -> None:
         """Take no more; `run` returns when what waits is written."""
@@ -115,9 +125,17 @@ class PingBook:
         self._filled.set()
 
     async def _write(self, batch: _Batch) -> None:
-        """All in one transaction; if that fails for another reason than the ledger's absence, each alone."""
+        """All in one transaction; if that fails for another reason than the ledger's absence, each alone, and
+        then perhaps after some that came later."""
         try:
-            answers = await self._recorded(batch)
+            async with asyncio.timeout_at(batch.until):  # nobody waits for longer than the first of them
+                answers = await self._pings.record(batch.arrivals)
+        except TimeoutError:
+            now = asyncio.get_running_loop().time()
+            _fail(batch.end(max(now, batch.until)), Unavailable("the ledger does not answer"))
+        except asyncio.CancelledError:
+            _fail(batch.end(), Unavailable(_STOPPING))
+            raise
         except Unavailable as error:
             _fail(batch.end(), error)
         except Exception as error:  # noqa: BLE001  # whatever a ping's write raised is that ping's answer
@@ -134,16 +152,8 @@ class PingBook:
                 with suppress(asyncio.InvalidStateError):  # who asked went away
                     one.answer.set_result(answer)
 
-    async def _recorded(self, batch: _Batch) -> list[Answer]:
-        """Nobody waits for longer than the one who has waited longest. Raises as `Pings.record` does."""
-        if batch.until > asyncio.get_running_loop().time():
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(batch.until):
-                    return await self._pings.record(batch.arrivals)
-        raise Unavailable("the ledger does not answer")
 
-
-def _fail(some: Sequence[_Waiting], error: Exception) -> None:
+def _fail(some: Iterable[_Waiting], error: Exception) -> None:
     for one in some:
         with suppress(asyncio.InvalidStateError):
             one.answer.set_exception(error)

@@ -53,7 +53,7 @@ def may_see(actor: Actor, tenant: str, user_id: str) -> bool:
 
 def name_for(actor: Actor, monitor: str) -> str:
     """How the caller is told of a monitor, which is given by its id or its unique key. The id is the right to
-    ping: who may only read gets the unique key, which names the monitor in calls just as well."""
+    ping: who may only read gets the unique key, which calls take as `monitorId` just as well."""
     return unique_key(monitor) if is_monitor_id(monitor) and not actor.may("monitors") else monitor
 
 

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import sqlalchemy as sa
 
+from carapace_cron.api import pings as pings_door
 from carapace_cron.api.ping_address import PingAddress, read_address
 from carapace_cron.errors import Unavailable
 from carapace_cron.ledger.tables import events
@@ -419,6 +420,19 @@ async def test_a_ping_that_cannot_be_kept_is_asked_for_again(
         assert (response.status, response.headers["Retry-After"]) == (503, "5")
     assert caplog.text.count("pings are refused") == 1
     assert monitor not in caplog.text and "pinger" not in caplog.text
+
+
+async def test_a_ledger_that_hangs_while_a_monitor_is_looked_for_keeps_nobody_waiting(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hangs(*arguments: Any, **named: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(pings_door, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(door.desk, "ping_target", hangs)
+    response = await door.send("/ping/pinger/new?create=1")
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert "pings are refused: the ledger hangs" in caplog.text
 
 
 async def test_no_log_has_the_address_of_a_ping(door: Door, caplog: pytest.LogCaptureFixture) -> None:

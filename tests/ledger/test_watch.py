@@ -76,6 +76,19 @@ class Ledger:
         return [((flip.at - NOON) / timedelta(minutes=1), flip.after) for flip in found]
 
 
+async def busy(database: Database, until: threading.Event) -> asyncio.Task[bool]:
+    """A database whose writer does nothing else until then."""
+    begun = threading.Event()
+
+    def hang(_: sa.Connection) -> bool:
+        begun.set()
+        return until.wait(30)
+
+    writing = asyncio.create_task(database.write(hang))
+    await asyncio.to_thread(begun.wait, 30)
+    return writing
+
+
 @pytest.fixture
 async def ledger(ledger_place: Place) -> AsyncIterator[Ledger]:
     database = Database(engine_at(ledger_place), upgrade)
@@ -247,7 +260,7 @@ class TestPingBook:
         goes_on = threading.Event()
         monkeypatch.setattr(ping_book, "ANSWER_SECONDS", 0.2)
         monkeypatch.setattr(ping_book, "PINGS_PER_WRITE", 2)
-        hanging = asyncio.create_task(ledger.database.write(lambda _: goes_on.wait()))
+        hanging = await busy(ledger.database, goes_on)
         pings = [book.record(Arrival(id_of(1), Ping(NOON, "log"))) for _ in range(5)]
         async with asyncio.timeout(10):
             answers = await asyncio.gather(*pings, return_exceptions=True)
@@ -257,6 +270,62 @@ class TestPingBook:
         monkeypatch.undo()
         answer = await book.record(Arrival(id_of(1), Ping(NOON, "log")))
         assert isinstance(answer, Recorded) and answer.n == 1, "what nobody waits for any more is not written"
+
+    async def test_one_that_came_later_waits_its_own_time(
+        self, ledger: Ledger, book: PingBook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await ledger.add()
+        goes_on = threading.Event()
+        hanging = await busy(ledger.database, goes_on)
+        with monkeypatch.context() as patch:
+            patch.setattr(ping_book, "ANSWER_SECONDS", 0.1)
+            first = asyncio.create_task(book.record(Arrival(id_of(1), Ping(NOON, "log"))))
+            await asyncio.sleep(0)
+        second = asyncio.create_task(book.record(Arrival(id_of(1), Ping(NOON, "log"))))
+        with pytest.raises(Unavailable, match="does not answer"):
+            await first
+        goes_on.set()
+        answer = await second
+        assert isinstance(answer, Recorded) and answer.n == 1
+        await hanging
+
+    async def test_pings_beside_a_write_that_fails_are_kept_once(
+        self, ledger: Ledger, book: PingBook
+    ) -> None:
+        """They shared its transaction, and are written again in one of their own."""
+        await ledger.add()
+        goes_on = threading.Event()
+        hanging = await busy(ledger.database, goes_on)
+        pings = [asyncio.create_task(book.record(Arrival(id_of(1), Ping(NOON, "log")))) for _ in range(3)]
+        await asyncio.sleep(0)  # the pings ask the book
+        await asyncio.sleep(0)  # the book begins to write
+        await asyncio.sleep(0)  # its write waits at the database
+        beside = asyncio.create_task(ledger.database.write(lambda c: c.execute(sa.text("no SQL"))))
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(Unavailable):
+            await beside
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*pings)
+        assert [one.n for one in answers if isinstance(one, Recorded)] == [1, 2, 3]
+        assert len(await ledger.history.pings(id_of(1))) == 3
+        await hanging
+
+    async def test_nobody_waits_for_a_book_that_is_closed(self, ledger: Ledger) -> None:
+        book = PingBook(ledger.pings)
+        loop = asyncio.create_task(book.run())
+        goes_on = threading.Event()
+        hanging = await busy(ledger.database, goes_on)
+        pings = [asyncio.create_task(book.record(Arrival(id_of(1), Ping(NOON, "log")))) for _ in range(3)]
+        await asyncio.sleep(0)
+        loop.cancel()
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*pings, loop, return_exceptions=True)
+        assert [str(one) for one in answers[:3]] == ["the gateway is stopping"] * 3
+        with pytest.raises(Unavailable, match="stopping"):
+            await book.record(Arrival(id_of(1), Ping(NOON, "log")))
+        goes_on.set()
+        await hanging
 
     async def test_one_that_cannot_be_kept_harms_no_other(self, ledger: Ledger, book: PingBook) -> None:
         await ledger.add()

