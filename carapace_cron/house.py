@@ -192,7 +192,8 @@ class House:
         scheme = address.partition(":")[0]
         if scheme not in stores:
             expected = " or ".join(f"{name}:" for name in sorted(stores))
-            message = f'unknown JOB_STORE "{address}": expected one that begins with {expected}'
+            beside = " beside a LEDGER in PostgreSQL" if self._database.shared else ""
+            message = f'unknown JOB_STORE "{address}"{beside}: expected one that begins with {expected}'
             raise ConfigurationError(message)
         opened: ObjectStore = await stores[scheme](address)
         return opened

@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from carapace_cron.cli.url import origin
 
 BODY_LIMIT = 10_000  # bytes; what monitors take that have not told their limit yet
+SAID_LIMIT = 300  # bytes of what a monitor answers, for people
 
 _START_SHARE = 1 / 3  # of the time for a report: a start that hangs leaves the rest of it to the end
 _END_TRIES = 3
@@ -120,9 +121,19 @@ class Reporter:
         if answer.status >= 300:
             is_final = answer.status < 500 and answer.status not in _LATER
             retry_after = _number(answer.headers["Retry-After"]) or 0
-            return _Fault(f"it answered {answer.status}", is_final, retry_after)
+            return _Fault(f"it answered {answer.status}{_said(answer.body)}", is_final, retry_after)
         self._body_limit = _number(answer.headers["Ping-Body-Limit"])
         return None
+
+
+def _said(body: bytes) -> str:
+    """
+    >>> _said(b'bad grace "soon": expected a duration\\n<html>'), _said(b"\\x1b[2J"), _said(b"")
+    (': bad grace "soon": expected a duration', ': [2J', '')
+    """
+    first_line = next(iter(body[:SAID_LIMIT].decode("utf-8", "replace").splitlines()), "")
+    printable = "".join(letter for letter in first_line if letter.isprintable()).strip()
+    return f": {printable}" if printable else ""
 
 
 def last_bytes(body: bytes, limit: int | None) -> bytes:

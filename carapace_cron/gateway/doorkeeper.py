@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import resource
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -15,6 +16,8 @@ from carapace_cron.gateway.limits import Limits
 
 log = logging.getLogger(__name__)
 
+LEFT_BEHIND = 4  # requests whose client went away, for each connection that may be open
+WARN_EVERY_SECONDS = 60.0
 OTHER_FILES = 256  # descriptors for everything that is no connection: databases, logs, runs
 
 _FULL = (
@@ -23,30 +26,59 @@ _FULL = (
 )
 
 
+class Refusals:
+    """Says in the log that connections are refused: at once, and then each minute for all that were since."""
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self._told_at = -math.inf
+
+    def note(self, address: str, reason: str) -> None:
+        self._untold += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= WARN_EVERY_SECONDS:
+            sentence = "connections are refused, %d since this was last said, the newest from %s: %s"
+            log.warning(sentence, self._untold, address, reason, extra={"action": "door_full"})
+            self._untold, self._told_at = 0, now
+
+
 class Doorkeeper(asyncio.Protocol):
     """The first protocol of each connection; it hands over to aiohttp's, or refuses."""
 
     def __init__(
-        self, server: web.Server, connection: Callable[[web.Server], asyncio.Protocol], limits: Limits
+        self,
+        server: web.Server,
+        connection: Callable[[web.Server], asyncio.Protocol],
+        limits: Limits,
+        refusals: Refusals,
     ) -> None:
         """`connection` makes the protocol of one that is let in."""
         self._server = server
         self._connection = connection
         self._limits = limits
+        self._refusals = refusals
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)
         address = _address_of(stream.get_extra_info("peername"))
-        connected = [_address_of(one.peername) for one in self._server.connections]
-        reason = why_refused(address, connected, self._limits)
+        reason = self._why_refused(address)
         if reason is not None:
-            log.warning("connection from %s refused: %s", address, reason, extra={"action": "door_full"})
+            self._refusals.note(address, reason)
             stream.write(_FULL)
             stream.close()
             return
         handler = self._connection(self._server)
         stream.set_protocol(handler)
         handler.connection_made(stream)
+
+    def _why_refused(self, address: str) -> str | None:
+        known = self._server.connections
+        # aiohttp knows a connection that was closed until the request that came by it is done.
+        connected = [_address_of(one.peername) for one in known if one.transport is not None]
+        left_behind = len(known) - len(connected)
+        if left_behind >= self._limits.connections * LEFT_BEHIND:
+            return f"{left_behind} requests are at work whose clients went away"
+        return why_refused(address, connected, self._limits)
 
 
 def why_refused(address: str, connected: Sequence[str], limits: Limits) -> str | None:

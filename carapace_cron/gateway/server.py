@@ -19,7 +19,7 @@ from carapace_cron.errors import ConfigurationError
 from carapace_cron.gateway.access_log import AccessLog
 from carapace_cron.gateway.connection import Connection, add_headers
 from carapace_cron.gateway.credentials import actor_of, check_scope, token_of
-from carapace_cron.gateway.doorkeeper import Doorkeeper, make_room_for
+from carapace_cron.gateway.doorkeeper import Doorkeeper, Refusals, make_room_for
 from carapace_cron.gateway.faults import RPC_PATH, HttpFault, answer_faults
 from carapace_cron.gateway.forwarded import PROXIES, Proxies
 from carapace_cron.gateway.gateway import Gateway
@@ -126,8 +126,11 @@ class GatewayServer:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "setup() makes it"
+        refusals = Refusals()
         self._acceptor = await asyncio.get_running_loop().create_server(
-            lambda: Doorkeeper(server, self._connection, self._limits), sock=self._listening, backlog=_BACKLOG
+            lambda: Doorkeeper(server, self._connection, self._limits, refusals),
+            sock=self._listening,
+            backlog=_BACKLOG,
         )
 
     def _connection(self, server: web.Server) -> Connection:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -78,7 +78,7 @@ def record_pings(
     connection: sa.Connection, arrivals: Sequence[Arrival], *, of_jobs: bool = False
 ) -> tuple[list[Answer], Settled]:
     """Keep pings in their order; an answer each. `of_jobs`: they come from the runs of our own jobs, whose
-    monitors hear nobody else."""
+    monitors are there for nobody else."""
     ids = _monitor_ids(connection, arrivals)
     settling = Settling(connection, list(set(ids) - {""}))
     answers = [_taken(settling, to, one, of_jobs) for to, one in zip(ids, arrivals, strict=True)]
@@ -100,13 +100,14 @@ def _taken(settling: Settling, monitor_id: str, arrival: Arrival, of_jobs: bool)
     ping = arrival.ping
     if monitor_id not in settling:
         return None
-    secret = settling[monitor_id].monitor.ping_secret
+    monitor = settling[monitor_id].monitor
+    if monitor.job_id is not None and not of_jobs:
+        return None
+    secret = monitor.ping_secret
     if secret is not None and (arrival.proof is None or not arrival.proof.holds(secret, ping.at)):
         return UNSIGNED
     settling.pass_time(monitor_id, ping.at, ping.at)
     one = settling[monitor_id]
-    if one.monitor.job_id is not None and not of_jobs:
-        ping = replace(ping, said="ign")
     after = pinged(one.monitor, one.health, one.due, ping)
     settling.settle(monitor_id, ping.at, after, ping)
     return Recorded(monitor_id, after.health.pings, after)

@@ -131,8 +131,8 @@ class TestFollowing:
     async def test_nobody_else_pings_it(self, api: Any) -> None:
         watch = await Watch.over(api)
         async with api.house.client.get(f"{api.house.server.url}/ping/{watch.id}/fail") as response:
-            assert response.status == 200
-        assert await watch.status() == "new" and await watch.pings() == [("ign", "")]
+            assert (response.status, await response.text()) == (404, "not found")
+        assert await watch.status() == "new" and await watch.pings() == []
 
     async def test_it_takes_nothing_from_the_quota_of_monitors(self, open_api: Any) -> None:
         api = await open_api(max_monitors_per_tenant=1)

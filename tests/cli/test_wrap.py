@@ -202,7 +202,7 @@ async def test_what_may_pass_is_tried_again(monitor: BareMonitor) -> None:
     monitor.statuses = [500, 503, 429, 200]
     assert await wrap(monitor, "true", flags=["--timeout", "3"]) == (
         0, b"", f"carapace-cron wrap: the monitor at {monitor.url.removesuffix('/ping/a-key')} "
-        "was not told of the start: it answered 500\n",
+        "was not told of the start: it answered 500: OK\n",
     )  # fmt: skip
     assert monitor.signals == ["start", "0", "0", "0"]
     assert len({one.query["rid"] for one in monitor.heard}) == 1
@@ -212,7 +212,7 @@ async def test_what_may_pass_is_tried_again(monitor: BareMonitor) -> None:
 async def test_what_will_not_pass_is_not_tried_again(monitor: BareMonitor, status: int) -> None:
     monitor.statuses = [status, status]
     end = await wrap(monitor, "true")
-    assert end.status == 0 and f"was not told of exit status 0: it answered {status}\n" in end.stderr
+    assert end.status == 0 and f"was not told of exit status 0: it answered {status}: OK\n" in end.stderr
     assert monitor.signals == ["start", "0"]
 
 

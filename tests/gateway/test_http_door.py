@@ -16,6 +16,7 @@ from aiohttp import web
 
 from carapace_cron.clock import SystemClock
 from carapace_cron.errors import ConfigurationError, NotFound, Unavailable
+from carapace_cron.gateway.doorkeeper import LEFT_BEHIND
 from carapace_cron.gateway.gateway import Gateway
 from carapace_cron.gateway.hookspecs import ACTOR, Handler, Params, Route
 from carapace_cron.gateway.limits import Limits
@@ -398,6 +399,45 @@ async def test_a_client_is_refused_beyond_the_connection_limit(open_house: OpenH
         open_writer.close()
     await asyncio.sleep(0.05)
     assert (await house.get("/healthz")).status == 200
+
+
+async def test_clients_that_went_away_take_no_others_place(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their requests work on; there is an end to how many of them."""
+    begun, goes_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        begun.release()
+        await goes_on.wait()
+        return web.Response()
+
+    route = Route("GET", "/slow", slow, None)
+    house = await open_house(plugins={"slow": Routes(route)}, limits=Limits(connections=2))
+    for _ in range(2 * LEFT_BEHIND):
+        assert await status_of(house, "/healthz") == 200
+        _, writer = await asyncio.open_connection("127.0.0.1", house.server.port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await begun.acquire()
+        writer.close()
+        await writer.wait_closed()
+    for _ in range(3):
+        assert await status_of(house, "/healthz") == 503
+    assert caplog.text.count("connections are refused, 1 since this was last said") == 1
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while await status_of(house, "/healthz") == 503:
+            await asyncio.sleep(0.01)
+
+
+async def status_of(house: House, path: str) -> int:
+    """As a client that has no connection yet is answered, and that keeps none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.server.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return int(answer.split()[1])
 
 
 async def test_requests_under_way_end_when_the_server_stops(open_house: OpenHouse) -> None:
