@@ -15,7 +15,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,8 +31,8 @@ WRITE_SECONDS = 30.0  # the same; what was to be written may be written yet
 
 
 @dataclass(slots=True)
-class _Write:
-    work: Callable[[sa.Connection], Any]
+class _Call:
+    work: Callable[..., Any]  # of a write: what is done with the writer's connection
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
     result: Any = None
@@ -54,15 +53,22 @@ class Database:
         self.shared = engine.dialect.name != "sqlite"
         self._migrate_schema = migrate
         self._engine = engine
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
+        self._writes: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        # Of our own, that end with the process: a pool's are waited for, and a server may hang for hours.
+        self._readers = [
+            threading.Thread(target=self._read_loop, name=f"database-read-{number}", daemon=True)
+            for number in range(READERS)
+        ]
         self._writer: threading.Thread | None = None
         self.on_commit: Callable[[int, float], None] | None = None  # hears writes and seconds of each
         self.in_flight = 0  # calls that were not answered yet
 
     async def open(self) -> None:
         """Bring the schema to the newest version and start the writer. Raises `Unavailable`."""
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._migrate)
+        for reader in self._readers:
+            reader.start()
+        await self._by_a_reader(self._migrate)
         self._writer = threading.Thread(target=self._write_loop, name="database-write", daemon=True)
         self._writer.start()
 
@@ -72,13 +78,15 @@ class Database:
         Neither a write nor a read is waited for longer than its caller waits.
         """
         writer, self._writer = self._writer, None  # first of all, so that nothing is queued behind the end
+        loop = asyncio.get_running_loop()
         if writer is not None:
             self._writes.put(None)
-            await asyncio.get_running_loop().run_in_executor(None, writer.join, WRITE_SECONDS)
-            self._refuse_the_rest()
-        reading = asyncio.get_running_loop().run_in_executor(None, self._readers.shutdown)
-        await asyncio.wait([reading], timeout=READ_SECONDS)
-        self._readers.shutdown(wait=False, cancel_futures=True)  # whoever wanted those has gone by now
+            await loop.run_in_executor(None, writer.join, WRITE_SECONDS)
+            self._refuse_the_rest(self._writes)
+        for _ in self._readers:
+            self._reads.put(None)
+        await loop.run_in_executor(None, self._join_readers)
+        self._refuse_the_rest(self._reads)
         self._engine.dispose()
 
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -88,7 +96,7 @@ class Database:
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        write = _Write(work, loop, loop.create_future())
+        write = _Call(work, loop, loop.create_future())
         self._writes.put(write)
         with self._counted(), _in_time():
             async with asyncio.timeout(WRITE_SECONDS):  # wait_for of Python 3.11 can swallow a cancellation
@@ -98,23 +106,39 @@ class Database:
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read connection in a thread."""
         self._check_open()
-        reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
         with self._counted(), _in_time():
             async with asyncio.timeout(READ_SECONDS):
-                return await reading
+                return await self._by_a_reader(lambda: self._read(work))
 
     def _check_open(self) -> None:
         if self._writer is None:
             raise Unavailable("the database is closed")
 
-    def _refuse_the_rest(self) -> None:
-        """Whatever became of the writer, nobody waits for it for ever, nor it for anybody."""
-        while not self._writes.empty():
-            write = self._writes.get_nowait()
-            if write is not None:
-                write.error = Unavailable("the database was closed before this was written")
-                _answer([write])
-        self._writes.put(None)
+    async def _by_a_reader(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        call = _Call(work, loop, loop.create_future())
+        self._reads.put(call)
+        result: T = await call.done
+        return result
+
+    def _join_readers(self) -> None:
+        deadline = time.monotonic() + READ_SECONDS
+        for reader in self._readers:
+            if reader.is_alive():
+                reader.join(max(deadline - time.monotonic(), 0.0))
+
+    def _refuse_the_rest(self, calls: queue.SimpleQueue[_Call | None]) -> None:
+        """Whatever became of the threads, nobody waits for them for ever, nor they for anybody."""
+        refused = []
+        while not calls.empty():
+            call = calls.get_nowait()
+            if call is not None:
+                call.error = Unavailable("the database was closed before its turn came")
+                refused.append(call)
+        if refused:
+            _answer(refused)
+        for _ in self._readers:
+            calls.put(None)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -136,6 +160,16 @@ class Database:
             with writer.begin():
                 self._migrate_schema(writer)
 
+    def _read_loop(self) -> None:
+        while (call := self._reads.get()) is not None:
+            if call.done.cancelled():
+                continue
+            try:
+                call.result = call.work()
+            except Exception as error:  # noqa: BLE001  # whatever the caller's work raised is the caller's answer
+                call.error = error
+            _answer([call])
+
     def _write_loop(self) -> None:
         with contextlib.closing(_WriteConnection(self._engine)) as connection:
             while (first := self._writes.get()) is not None:
@@ -145,7 +179,7 @@ class Database:
                 if closing:
                     return
 
-    def _batch_from(self, first: _Write) -> tuple[list[_Write], bool]:
+    def _batch_from(self, first: _Call) -> tuple[list[_Call], bool]:
         batch = [first]
         while len(batch) < MAX_BATCH:
             try:
@@ -157,13 +191,13 @@ class Database:
             batch.append(write)
         return batch, False
 
-    def _commit_timed(self, connection: _WriteConnection, batch: list[_Write]) -> None:
+    def _commit_timed(self, connection: _WriteConnection, batch: list[_Call]) -> None:
         began = time.perf_counter()
         self._commit(connection, batch)
         if self.on_commit is not None:
             self.on_commit(len(batch), time.perf_counter() - began)
 
-    def _commit(self, connection: _WriteConnection, batch: list[_Write]) -> None:
+    def _commit(self, connection: _WriteConnection, batch: list[_Call]) -> None:
         """All in one transaction; if one fails, each by itself, so that it fails alone."""
         try:
             with _translated(), connection.begin() as transaction:
@@ -209,7 +243,7 @@ class _WriteConnection:
         self._connection = None
 
 
-def _answer(batch: list[_Write]) -> None:
+def _answer(batch: list[_Call]) -> None:
     """One wake-up of the loop for the whole batch; a caller that went away needs no answer."""
 
     def resolve() -> None:

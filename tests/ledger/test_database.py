@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -155,7 +157,7 @@ async def test_a_writer_that_died_leaves_nobody_waiting(tmp_path: Path) -> None:
     write = asyncio.create_task(database.write(add("lost")))
     await asyncio.sleep(0)
     await database.close()
-    with pytest.raises(Unavailable, match="closed before this was written"):
+    with pytest.raises(Unavailable, match="closed before its turn came"):
         await asyncio.wait_for(write, 5)
 
 
@@ -194,9 +196,35 @@ async def test_closing_does_not_wait_for_ever_for_a_read(
     assert [type(one) for one in answers] == [Unavailable] * 3
     for one in stuck:
         one.let_go()
-    for thread in database._readers._threads:
+    for thread in database._readers:
         thread.join(5)
     assert not after
+
+
+HANGING_READ = """
+import asyncio, sys, time
+from pathlib import Path
+from carapace_cron import database
+from carapace_cron.engines import sqlite_engine
+
+database.READ_SECONDS = 0.1
+
+async def main():
+    one = database.Database(sqlite_engine(Path(sys.argv[1])), lambda connection: None)
+    await one.open()
+    reading = asyncio.create_task(one.read(lambda connection: time.sleep(600)))
+    await asyncio.sleep(0)
+    await one.close()
+    print(repr(await asyncio.gather(reading, return_exceptions=True)))
+
+asyncio.run(main())
+"""
+
+
+def test_a_read_that_hangs_keeps_no_process_from_its_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HANGING_READ, str(tmp_path / "ledger.sqlite")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "[Unavailable('the database does not answer')]\n"
 
 
 async def test_a_writer_that_outlives_the_closing_ends_when_it_can(
@@ -213,7 +241,7 @@ async def test_a_writer_that_outlives_the_closing_ends_when_it_can(
     await asyncio.sleep(0)
     monkeypatch.setattr("carapace_cron.database.WRITE_SECONDS", 0.05)
     await database.close()
-    with pytest.raises(Unavailable, match="closed before this was written"):
+    with pytest.raises(Unavailable, match="closed before its turn came"):
         await asyncio.wait_for(second, 3)
     held.let_go()
     assert await first
