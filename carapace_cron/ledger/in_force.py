@@ -253,9 +253,7 @@ def _reaches(connection: sa.Connection, job_ids: Sequence[str], goal: str) -> bo
     return False
 
 
-_HELD = sa.select(progress.c.job_id, progress.c.revision).where(
-    one_of(progress.c.job_id, "ids")
-)
+_HELD = sa.select(progress.c.job_id, progress.c.revision).where(one_of(progress.c.job_id, "ids"))
 _IN_FORCE = (
     sa.select(definitions.c.body)
     .join(progress, (progress.c.job_id == definitions.c.job_id))

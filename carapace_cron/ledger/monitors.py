@@ -351,9 +351,7 @@ _BY_SLUG = sa.select(*_WATCHED).where(
     monitors.c.slug == sa.bindparam("slug"),
     monitors.c.slug != sa.literal_column("''"),  # only so does the database see that its partial index fits
 )
-_PARENTS = sa.select(dependencies.c.parent_id).where(
-    one_of(dependencies.c.monitor_id, "ids")
-)
+_PARENTS = sa.select(dependencies.c.parent_id).where(one_of(dependencies.c.monitor_id, "ids"))
 _DEPENDENTS = sa.select(dependencies.c.monitor_id).where(
     dependencies.c.parent_id == sa.bindparam("parent")
 )
@@ -361,9 +359,7 @@ _WAKE = (
     sa.update(monitors)
     .where(
         monitors.c.id.in_(
-            sa.select(dependencies.c.monitor_id).where(
-                one_of(dependencies.c.parent_id, "ids")
-            )
+            sa.select(dependencies.c.monitor_id).where(one_of(dependencies.c.parent_id, "ids"))
         )
     )
     .values(look_at=sa.bindparam("now", type_=monitors.c.look_at.type))
